@@ -1,0 +1,1 @@
+"""A Dask batch engine for microscopy images of any size."""

@@ -1,0 +1,1 @@
+"""Scoring of results against truth."""

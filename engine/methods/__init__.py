@@ -1,0 +1,1 @@
+"""The numerics of the published methods as pure functions: arrays in, arrays out."""

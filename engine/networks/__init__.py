@@ -1,0 +1,1 @@
+"""Torch modules, model folders and the loading of weights."""

@@ -1,0 +1,1 @@
+"""Stage implementations: thin, without Dask and without Zarr."""

@@ -1,0 +1,1 @@
+"""Sources of ingest: one reader for each family of foreign formats."""

@@ -1,0 +1,1 @@
+"""Integer arithmetic of tiled inference: boxes, grids, tiles, blending and seams."""
