@@ -1,0 +1,253 @@
+"""Zarr arrays: opened with the fastest codecs that can take them, written by whole shards."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import zarr
+from zarr.storage import LocalStore
+
+from engine.errors import InputError, OutputError
+from engine.store.files import describe, read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from engine.errors import RefusedError
+    from tiling.box import Box
+
+DTYPES = frozenset(
+    ["bool", "float16", "float32", "float64"]
+    + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+)
+"""Names of the dtypes that images and labels may have."""
+
+_RUST_CODECS = "zarrs.ZarrsCodecPipeline"
+_PYTHON_CODECS = "zarr.core.codec_pipeline.BatchedCodecPipeline"
+# What zarrs 0.2 decodes to equal pixels; each is compared in tests/engine/test_store_codecs.py.
+_RUST_V3 = frozenset(["bytes", "transpose", "sharding_indexed", "blosc", "gzip", "zstd", "crc32c"])
+_RUST_V2 = frozenset(["blosc", "zlib", "gzip", "zstd"])
+
+# The codecs of an array are chosen by a process-wide setting at the moment it is opened.
+_opening = threading.Lock()
+
+
+def use_fast_codecs(threads: int | None = None) -> bool:
+    """Decode and encode with the Rust codecs of ``zarrs`` in this process, where it is installed.
+
+    Arrays that zarrs cannot take (big-endian zarr v2, filters, other compressors) keep the codecs
+    of zarr-python; `open_array` decides that for each array. Safe to call again.
+
+    Parameters
+    ----------
+    threads : int or None
+        Threads that one call of the codecs may use; None leaves zarr's setting as it is (all
+        cores).
+
+    Returns
+    -------
+    bool
+        Whether the Rust codecs are in use.
+
+    Raises
+    ------
+    ValueError
+        If `threads` is below 1.
+    """
+    if threads is not None:
+        if threads < 1:
+            msg = f"threads must be >= 1, got {threads}"
+            raise ValueError(msg)
+        zarr.config.set({"threading.max_workers": threads})
+    if importlib.util.find_spec("zarrs") is None:
+        return False
+    zarr.config.set({"codec_pipeline.path": _RUST_CODECS})
+    return True
+
+
+def open_array(path: str | Path, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
+    """Open an array on the local disk.
+
+    Parameters
+    ----------
+    path : str or Path
+        Folder of the array: zarr v3 (``zarr.json``) or v2 (``.zarray``).
+    mode : {'r', 'r+'}
+        Read only, or read and write. Chunks that hold only the fill value are never stored.
+
+    Returns
+    -------
+    zarr.Array
+        The array; threads may read it, and write different shards of it, at the same time.
+
+    Raises
+    ------
+    InputError
+        If it is to be read and is missing, damaged, or of a dtype that is not taken (complex,
+        object, string, structured, date).
+    OutputError
+        The same, if it is to be written.
+    """
+    folder = Path(path)
+    error: type[RefusedError] = InputError if mode == "r" else OutputError
+    document = array_document(folder, error)
+    _check_dtype(document, folder, error)
+    with _opening:
+        chosen = zarr.config.get("codec_pipeline.path")
+        if chosen == _RUST_CODECS and not _rust_takes(document):
+            chosen = _PYTHON_CODECS
+        try:
+            with zarr.config.set({"codec_pipeline.path": chosen}):
+                return zarr.open_array(
+                    LocalStore(folder, read_only=mode == "r"),
+                    mode=mode,
+                    zarr_format=document["zarr_format"],
+                    config={"write_empty_chunks": False},
+                )
+        except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError) as err:
+            raise error(
+                where=str(folder),
+                expected="a zarr array that can be opened",
+                found=f"{type(err).__name__}: {err}",
+                remedy="Its metadata are damaged or use a codec that is not installed.",
+            ) from err
+
+
+def array_document(folder: Path, error: type[RefusedError] = InputError) -> dict[str, Any]:
+    """Metadata document of an array, as it stands.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the array.
+    error : type of RefusedError
+        What to raise.
+
+    Returns
+    -------
+    dict
+        Content of ``zarr.json`` or ``.zarray``; holds ``zarr_format``.
+
+    Raises
+    ------
+    RefusedError
+        `error`, if there is no array or its document is damaged.
+    """
+    for name, version in (("zarr.json", 3), (".zarray", 2)):
+        if (folder / name).is_file():
+            document = read_json(folder / name, error)
+            if version == 2 or document.get("node_type") == "array":
+                return document | {"zarr_format": version}
+    raise error(
+        where=str(folder),
+        expected="a zarr array",
+        found="no array there",
+        remedy="The store is incomplete: copy or write it again.",
+    )
+
+
+def _check_dtype(document: dict[str, Any], folder: Path, error: type[RefusedError]) -> None:
+    """Refuse what is not numbers before zarr is asked to open it."""
+    if document["zarr_format"] == 3:
+        found = document.get("data_type")
+        good = isinstance(found, str) and found in DTYPES
+    else:
+        found = document.get("dtype")
+        try:
+            good = isinstance(found, str) and np.dtype(found).name in DTYPES
+        except TypeError:
+            good = False
+    if not good:
+        raise error(
+            where=str(folder),
+            expected="pixels that are bool, integers of 8 to 64 bits or floats of 16 to 64 bits",
+            found=f"dtype {describe(found)}",
+            remedy="Convert the pixels first, complex ones for example to their magnitude.",
+        )
+
+
+def _rust_takes(document: dict[str, Any]) -> bool:
+    """Whether the Rust codecs give the same pixels for an array with this document."""
+    if document["zarr_format"] == 3:
+        return _rust_takes_chain(document.get("codecs"))
+    compressor = document.get("compressor")
+    known = compressor is None or compressor.get("id") in _RUST_V2
+    return bool(known and not document.get("filters") and str(document["dtype"])[0] != ">")
+
+
+def _rust_takes_chain(codecs: object) -> bool:
+    """Whether all codecs of a zarr v3 chain, those inside shards included, are known."""
+    if not isinstance(codecs, list):
+        return False
+    for codec in codecs:
+        name = codec.get("name") if isinstance(codec, dict) else codec
+        if name not in _RUST_V3:
+            return False
+        if name == "sharding_indexed" and not _rust_takes_chain(codec["configuration"]["codecs"]):
+            return False
+    return True
+
+
+def shard_shape(array: zarr.Array[Any]) -> tuple[int, ...]:
+    """Pixels of one stored object on each axis: a shard, or a chunk where there are no shards."""
+    return tuple(array.shards or array.chunks)
+
+
+def write_box(
+    array: zarr.Array[Any], leading: Sequence[int], box: Box, pixels: np.ndarray[Any, Any]
+) -> None:
+    """Write whole stored objects of one plane; repeating it gives the same pixels.
+
+    What stood there before is not read, so an object that a crash cut short is replaced.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        Opened with mode ``r+``.
+    leading : sequence of int
+        One index for each axis before y and x.
+    box : Box
+        Rows and columns; its edges lie on edges of shards or of the array.
+    pixels : (Y, X)
+        New pixels, in the array's dtype.
+
+    Raises
+    ------
+    OutputError
+        If the box would cut a shard, lies outside the array, or the pixels have another shape or
+        dtype; nothing is written then.
+    """
+    extent, shard = array.shape[-2:], shard_shape(array)
+    grid = list(zip(box.start, box.stop, extent, shard[-2:], strict=True))
+    fits = all(0 <= a < b <= n and a % s == 0 and (b % s == 0 or b == n) for a, b, n, s in grid)
+    indices = list(zip(leading, array.shape[:-2], shard[:-2], strict=True))
+    fits = fits and all(0 <= i < n and s == 1 for i, n, s in indices)
+    if not fits or pixels.shape != box.shape or pixels.dtype != array.dtype:
+        raise OutputError(
+            where=str(array.store_path),
+            expected=f"whole shards of {shard} in {array.shape}, {array.dtype}",
+            found=f"{pixels.dtype} pixels {pixels.shape} for {tuple(leading)}, {box}",
+            remedy="Choose regions that are whole numbers of shards.",
+        )
+    # A shard over the array's edge is written in part, which would read what stands there first.
+    over = box.snap(shard[-2:])
+    if over != box:
+        for cell in over.split(shard[-2:]):
+            if any(b > n for b, n in zip(cell.stop, extent, strict=True)):
+                _erase(array, (*leading, cell.start[0] // shard[-2], cell.start[1] // shard[-1]))
+    at = tuple(slice(i, i + 1) for i in leading)
+    array[at + box.slices()] = pixels[(None,) * len(at)]
+
+
+def _erase(array: zarr.Array[Any], place: tuple[int, ...]) -> None:
+    """Remove one stored object, if it is there."""
+    store = array.store_path.store
+    if not isinstance(store, LocalStore):
+        msg = f"only arrays on the local disk can be written, got {store}"
+        raise TypeError(msg)
+    key = array.metadata.encode_chunk_key(place)
+    (store.root / array.store_path.path / key).unlink(missing_ok=True)

@@ -1,0 +1,141 @@
+"""Pixels of any box of an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engine.errors import InputError
+from engine.store.arrays import open_array
+from engine.store.files import local_path
+from engine.store.info import inspect_image, plane_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tiling.box import Box
+
+
+class ImageReader:
+    """Pixels of one level of an image; opened once in each process, used by all its threads.
+
+    Parameters
+    ----------
+    path : str or Path
+        As for `resolve_path`.
+    level : int
+        Which of the image's levels; 0 is the largest.
+
+    Attributes
+    ----------
+    info : ImageInfo
+        What the metadata say.
+    level : int
+        The level that is read.
+
+    Raises
+    ------
+    InputError
+        As `inspect_image`, and if there is no such level.
+    """
+
+    def __init__(self, path: str | Path, level: int = 0) -> None:
+        self.info = inspect_image(local_path(path))
+        self.level = level
+        if not 0 <= level < len(self.info.levels):
+            raise InputError(
+                where=f"{self.info.path}, level",
+                expected=f"0 to {len(self.info.levels) - 1}",
+                found=str(level),
+                remedy="Choose one of the levels that the image has.",
+            )
+        self._array = open_array(Path(self.info.path) / self.info.levels[level].path)
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Rows and columns of this level."""
+        y, x = self._array.shape[-2:]
+        return y, x
+
+    @property
+    def plane_shape(self) -> tuple[int, ...]:
+        """Planes of this level along each of ``info.plane_axes``."""
+        return plane_shape(self.info.axes, self._array.shape)
+
+    def read(
+        self, plane: Sequence[int], channels: Sequence[int], box: Box
+    ) -> np.ndarray[Any, np.dtype[Any]]:
+        """Read some channels of a box of one plane.
+
+        Parameters
+        ----------
+        plane : sequence of int
+            One index for each of ``info.plane_axes``.
+        channels : sequence of int
+            Indices on the c axis, in the order wanted; ``(0,)`` where there is no such axis.
+        box : Box
+            Rows and columns, inside `extent`.
+
+        Returns
+        -------
+        (C, Y, X) ndarray
+            In the image's dtype, native byte order, C-contiguous.
+
+        Raises
+        ------
+        InputError
+            If an index or the box lies outside the image, or stored bytes are damaged.
+        """
+        self._check(plane, channels, box)
+        dtype = self._array.dtype.newbyteorder("=")
+        pixels = np.empty((len(channels), *box.shape), dtype)
+        if box.empty:
+            return pixels
+        first, count = (channels[0], len(channels)) if len(channels) else (0, 0)
+        try:
+            if tuple(channels) == tuple(range(first, first + count)):
+                pixels[:] = self._cut(plane, slice(first, first + count), box)
+            else:
+                for k, channel in enumerate(channels):
+                    pixels[k] = self._cut(plane, slice(channel, channel + 1), box)[0]
+        except (RuntimeError, ValueError, OSError) as err:
+            raise InputError(
+                where=f"{self._array.store_path}, plane {tuple(plane)}, box {box}",
+                expected="stored bytes that decode to pixels",
+                found=f"{type(err).__name__}: {err}",
+                remedy="Copy this part of the image again from its source.",
+            ) from err
+        return pixels
+
+    def _cut(
+        self, plane: Sequence[int], channels: slice, box: Box
+    ) -> np.ndarray[Any, np.dtype[Any]]:
+        """Decode consecutive channels of a box; (C, Y, X)."""
+        indices = iter(plane)
+        # Slices of length 1, not indices: the Rust codecs then need no guess at dropped axes.
+        leading = tuple(
+            channels if axis.name == "c" else slice(i := next(indices), i + 1)
+            for axis in self.info.axes[:-2]
+        )
+        pixels = np.asarray(self._array[leading + box.slices()])
+        return pixels.reshape(-1, *box.shape)
+
+    def _check(self, plane: Sequence[int], channels: Sequence[int], box: Box) -> None:
+        """Refuse indices and boxes outside the level."""
+        planes, (rows, columns) = self.plane_shape, self.extent
+        good = len(plane) == len(planes) and len(box.start) == 2
+        good = good and all(0 <= i < n for i, n in zip(plane, planes, strict=True))
+        good = good and all(0 <= c < self.info.n_channels for c in channels)
+        good = good and min(box.start) >= 0 and box.stop[0] <= rows and box.stop[1] <= columns
+        if not good:
+            raise InputError(
+                where=f"{self.info.path}, level {self.level}",
+                expected=(
+                    f"planes below {planes}, channels below {self.info.n_channels}, "
+                    f"a box inside {(rows, columns)}"
+                ),
+                found=f"plane {tuple(plane)}, channels {tuple(channels)}, box {box}",
+                remedy="Choose what the image has.",
+            )
