@@ -1,6 +1,6 @@
 """Reading and writing of OME-Zarr, and the foreign formats that are ingested."""
 
-from engine.store.arrays import DTYPES, open_array, shard_shape, use_fast_codecs, write_box
+from engine.store.arrays import DTYPES, open_array, shard_shape, use_fast_codecs
 from engine.store.axes import Axis, make_axes, micrometres
 from engine.store.create import (
     ArraySpec,
@@ -27,6 +27,7 @@ from engine.store.image import ImageReader
 from engine.store.info import ImageInfo, inspect_image
 from engine.store.metadata import Channel, Level
 from engine.store.resolve import resolve_path
+from engine.store.write import array_folder, remove_partial, write_box
 
 __all__ = [
     "DTYPES",
@@ -41,6 +42,7 @@ __all__ = [
     "ImageMetadata",
     "ImageReader",
     "Level",
+    "array_folder",
     "create_array",
     "create_group",
     "display_range",
@@ -54,6 +56,7 @@ __all__ = [
     "pyramid_levels",
     "pyramid_shapes",
     "read_json",
+    "remove_partial",
     "resolve_path",
     "shard_shape",
     "update_group",

@@ -1,4 +1,4 @@
-"""Zarr arrays: opened with the fastest codecs that can take them, written by whole shards."""
+"""Zarr arrays, opened with the fastest codecs that can take them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,7 @@ from engine.errors import InputError, OutputError
 from engine.store.files import describe, read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from engine.errors import RefusedError
-    from tiling.box import Box
 
 DTYPES = frozenset(
     ["bool", "float16", "float32", "float64"]
@@ -195,59 +192,3 @@ def _rust_takes_chain(codecs: object) -> bool:
 def shard_shape(array: zarr.Array[Any]) -> tuple[int, ...]:
     """Pixels of one stored object on each axis: a shard, or a chunk where there are no shards."""
     return tuple(array.shards or array.chunks)
-
-
-def write_box(
-    array: zarr.Array[Any], leading: Sequence[int], box: Box, pixels: np.ndarray[Any, Any]
-) -> None:
-    """Write whole stored objects of one plane; repeating it gives the same pixels.
-
-    What stood there before is not read, so an object that a crash cut short is replaced.
-
-    Parameters
-    ----------
-    array : zarr.Array
-        Opened with mode ``r+``.
-    leading : sequence of int
-        One index for each axis before y and x.
-    box : Box
-        Rows and columns; its edges lie on edges of shards or of the array.
-    pixels : (Y, X)
-        New pixels, in the array's dtype.
-
-    Raises
-    ------
-    OutputError
-        If the box would cut a shard, lies outside the array, or the pixels have another shape or
-        dtype; nothing is written then.
-    """
-    extent, shard = array.shape[-2:], shard_shape(array)
-    grid = list(zip(box.start, box.stop, extent, shard[-2:], strict=True))
-    fits = all(0 <= a < b <= n and a % s == 0 and (b % s == 0 or b == n) for a, b, n, s in grid)
-    indices = list(zip(leading, array.shape[:-2], shard[:-2], strict=True))
-    fits = fits and all(0 <= i < n and s == 1 for i, n, s in indices)
-    if not fits or pixels.shape != box.shape or pixels.dtype != array.dtype:
-        raise OutputError(
-            where=str(array.store_path),
-            expected=f"whole shards of {shard} in {array.shape}, {array.dtype}",
-            found=f"{pixels.dtype} pixels {pixels.shape} for {tuple(leading)}, {box}",
-            remedy="Choose regions that are whole numbers of shards.",
-        )
-    # A shard over the array's edge is written in part, which would read what stands there first.
-    over = box.snap(shard[-2:])
-    if over != box:
-        for cell in over.split(shard[-2:]):
-            if any(b > n for b, n in zip(cell.stop, extent, strict=True)):
-                _erase(array, (*leading, cell.start[0] // shard[-2], cell.start[1] // shard[-1]))
-    at = tuple(slice(i, i + 1) for i in leading)
-    array[at + box.slices()] = pixels[(None,) * len(at)]
-
-
-def _erase(array: zarr.Array[Any], place: tuple[int, ...]) -> None:
-    """Remove one stored object, if it is there."""
-    store = array.store_path.store
-    if not isinstance(store, LocalStore):
-        msg = f"only arrays on the local disk can be written, got {store}"
-        raise TypeError(msg)
-    key = array.metadata.encode_chunk_key(place)
-    (store.root / array.store_path.path / key).unlink(missing_ok=True)
