@@ -1,0 +1,203 @@
+"""Reading of recipe documents: YAML and ``key=value`` settings in, validated `Settings` out.
+
+Every unknown key, wrong type and impossible size is refused with the place it stands at.
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from engine.errors import RecipeError
+from engine.recipe.models import IdentityRecipe, Resources, Settings, StarDistRecipe, Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from importlib.resources.abc import Traversable
+
+    from pydantic_core import ErrorDetails
+
+_SECTIONS = {"storage", "resources"}
+_SETTINGS: TypeAdapter[Settings] = TypeAdapter(Settings)
+
+
+def bundled_recipes() -> tuple[str, ...]:
+    """Names of the recipes that come with the package."""
+    return tuple(sorted(p.name[:-5] for p in _bundled().iterdir() if p.name.endswith(".yaml")))
+
+
+def recipe_text(name_or_path: str) -> str:
+    """YAML text of a bundled recipe or of a recipe file.
+
+    Raises
+    ------
+    RecipeError
+        If there is no such recipe, or the file cannot be read.
+    """
+    if name_or_path in bundled_recipes():
+        return (_bundled() / f"{name_or_path}.yaml").read_text()
+    path = Path(name_or_path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        raise RecipeError(
+            where=f"recipe '{name_or_path}'",
+            expected=f"one of the recipes {', '.join(bundled_recipes())}, or a readable YAML file",
+            found="a file that is no text" if isinstance(err, UnicodeDecodeError) else str(err),
+            remedy=_nearest(name_or_path, bundled_recipes()) or "See `tilewright recipes`.",
+        ) from err
+
+
+def load_settings(name_or_path: str, overrides: Sequence[str] = ()) -> Settings:
+    """Parse a recipe and the ``key=value`` settings that change it.
+
+    Parameters
+    ----------
+    name_or_path : str
+        Name of a bundled recipe, or path of a YAML file.
+    overrides : sequence of str
+        Settings such as ``"tiling.overlap=96"`` or ``"storage.shard=4096"``; values are YAML.
+
+    Returns
+    -------
+    Settings
+        Frozen and validated.
+
+    Raises
+    ------
+    RecipeError
+        If anything is unknown, of the wrong type or impossible.
+
+    Examples
+    --------
+    >>> load_settings("nuclei", ["tiling.overlap=96"]).recipe.tiling.overlap
+    96
+    """
+    where = f"recipe '{name_or_path}'"
+    try:
+        document = yaml.safe_load(recipe_text(name_or_path))
+    except yaml.YAMLError as err:
+        raise RecipeError(
+            where=where,
+            expected="a YAML document",
+            found=" ".join(str(err).split()),
+            remedy="Correct the file; `tilewright recipes nuclei` prints one that is right.",
+        ) from err
+    if not isinstance(document, dict):
+        raise RecipeError(
+            where=where,
+            expected="a mapping of settings",
+            found=f"{type(document).__name__}",
+            remedy="See `tilewright recipes nuclei` for one that is right.",
+        )
+    for override in overrides:
+        _override(document, override)
+    return parse_settings(document, where)
+
+
+def parse_settings(document: Mapping[str, Any], where: str) -> Settings:
+    """Validate a recipe document that was already read.
+
+    Raises
+    ------
+    RecipeError
+        If anything is unknown, of the wrong type or impossible.
+    """
+    parts = {
+        "recipe": {k: v for k, v in document.items() if k not in _SECTIONS},
+        **{k: document[k] for k in _SECTIONS if k in document},
+    }
+    try:
+        return _SETTINGS.validate_python(parts)
+    except ValidationError as err:
+        raise _refusal(err.errors()[0], where) from err
+
+
+def _bundled() -> Traversable:
+    """Folder of the recipes that come with the package."""
+    return resources.files("engine.recipe") / "bundled"
+
+
+def _override(document: dict[str, Any], override: str) -> None:
+    """Put one ``key=value`` into the document."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(
+            where=f"--set {override}",
+            expected="key=value, such as tiling.overlap=96",
+            found=f"'{override}'",
+            remedy="Name the setting and its value.",
+        )
+    at = document
+    *path, last = key.strip().split(".")
+    for name in path:
+        inner = at.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(
+                where=f"--set {override}",
+                expected=f"'{name}' to be a section",
+                found=f"the value {inner!r}",
+                remedy="See `tilewright recipes` for the settings.",
+            )
+        at = inner
+    try:
+        at[last] = yaml.safe_load(text)
+    except yaml.YAMLError as err:
+        raise RecipeError(
+            where=f"--set {override}",
+            expected="a YAML value",
+            found=f"'{text}'",
+            remedy="Put quotes around the value.",
+        ) from err
+
+
+def _refusal(error: ErrorDetails, where: str) -> RecipeError:
+    """Say what pydantic found in our words, with the nearest known key."""
+    path = [str(p) for p in error["loc"] if p not in ("recipe", "identity", "stardist")]
+    place = ".".join(path) or "the document"
+    if error["type"] == "extra_forbidden":
+        near = _nearest(path[-1], _known_keys(path[:-1]))
+        return RecipeError(
+            where=f"{where}, {place}",
+            expected="a known setting",
+            found=f"'{path[-1]}'",
+            remedy=near or f"Known here: {', '.join(_known_keys(path[:-1]))}.",
+        )
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return RecipeError(
+            where=f"{where}, method",
+            expected="identity or stardist",
+            found=repr((error["input"] or {}).get("method")),
+            remedy="Set method.",
+        )
+    message = error["msg"].removeprefix("Value error, ").replace("Input should be ", "")
+    rule, _, values = message.partition(", got ")
+    return RecipeError(
+        where=f"{where}, {place}",
+        expected=rule,
+        found=values or repr(error["input"]),
+        remedy="Correct the setting; `tilewright recipes` shows all.",
+    )
+
+
+def _known_keys(path: Sequence[str]) -> list[str]:
+    """Keys that may stand in a section, over all methods."""
+    models: list[Any] = [IdentityRecipe, StarDistRecipe]
+    if path and path[0] in _SECTIONS:
+        models = [{"storage": Storage, "resources": Resources}[path[0]]]
+    elif path:
+        found = [m.model_fields[path[0]].annotation for m in models if path[0] in m.model_fields]
+        models = [f for f in found if isinstance(f, type) and issubclass(f, BaseModel)]
+    keys = {key for model in models for key in model.model_fields}
+    return sorted(keys | (_SECTIONS if not path else set()))
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    """Say which known word is nearest, or nothing."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"Did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,160 @@
+"""The parts of a recipe document: what decides pixels, what an OUT freezes, what may change."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from engine.errors import RecipeError
+from tiling import Tiling
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class InputSettings(_Section):
+    """Which part of the image is taken."""
+
+    level: int = Field(0, ge=0)
+    """Resolution level that is read; 0 is the finest."""
+    channels: tuple[int | str, ...] = Field((0,), strict=False, min_length=1)
+    """Indices or names of the channels that the network sees, in its order."""
+    nonfinite: Literal["refuse", "zero"] = "refuse"
+    """What NaN and infinity in the image mean: an error, or the pixel value 0."""
+
+
+class NormaliseSettings(_Section):
+    """How intensities are mapped: ``(x - low) / (high - low)``, by percentiles of the image."""
+
+    over: Literal["image", "plane", "local"] = "image"
+    """Percentiles of the whole image, of each plane, or of a coarse lattice, interpolated."""
+    low: float = Field(1.0, ge=0, lt=100, strict=False)
+    high: float = Field(99.8, gt=0, le=100, strict=False)
+    cell: int = Field(1024, ge=64)
+    """Side of a lattice cell in pixels, where `over` is "local"."""
+    contrast_floor: float = Field(0.1, ge=0, le=1, strict=False)
+    """Least ``high - low`` of a cell, as a share of the plane's, where `over` is "local"."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> NormaliseSettings:
+        if self.low >= self.high:
+            msg = f"low must be < high, got {self.low} and {self.high}"
+            raise ValueError(msg)
+        return self
+
+
+class TilingSettings(_Section):
+    """The lattice of overlapping tiles; see `tiling.Tiling`."""
+
+    tile: int = Field(256, ge=16)
+    overlap: int = Field(64, ge=0)
+    margin: int = Field(24, ge=0)
+    blend: Literal["average", "crop"] = "average"
+
+    def with_network(self, phase: int, scale: int) -> Tiling:
+        """Lattice for a network that divides by `phase` and answers once per `scale` pixels.
+
+        Raises
+        ------
+        RecipeError
+            If the sizes contradict each other or the network.
+        """
+        try:
+            return Tiling(self.tile, self.overlap, self.margin, phase, scale, self.blend)
+        except ValueError as err:
+            raise RecipeError(
+                where="tiling",
+                expected=f"sizes that fit each other and a network that divides by {phase}",
+                found=str(err),
+                remedy="Change tiling.tile, tiling.overlap or tiling.margin.",
+            ) from err
+
+
+class SegmentSettings(_Section):
+    """The network and its thresholds."""
+
+    model: str = "nuclei-fluo"
+    """Name of a bundled model, or path of a StarDist model folder."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the convolutions; auto: bfloat16 where the machine has instructions for it."""
+    prob_threshold: float | None = Field(None, gt=0, lt=1, strict=False)
+    """Least object probability of a candidate; the model's own where null."""
+    nms_threshold: float | None = Field(None, ge=0, le=1, strict=False)
+    """Largest overlap of two objects; the model's own where null."""
+
+
+class InstanceSettings(_Section):
+    """How objects are decided at the borders of regions."""
+
+    name: str = Field("nuclei", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    """Name of the label image and of the table."""
+    halo: int = Field(64, ge=16)
+    """Least distance, in pixels, to which a region looks for candidates around its core."""
+    halo_rays: float = Field(1.5, ge=0, le=8, strict=False)
+    """Halo in lengths of the longest ray of any candidate; a region that finds it wider than its
+    halo is done again with a halo that suffices."""
+
+
+class IdentityRecipe(_Section):
+    """Copy the image: the smallest recipe, and the floor against which others are timed."""
+
+    method: Literal["identity"]
+    input: InputSettings = InputSettings()
+
+
+class StarDistRecipe(_Section):
+    """Star-convex instances: network, average pooling, suppression, labels, table."""
+
+    method: Literal["stardist"]
+    input: InputSettings = InputSettings()
+    normalise: NormaliseSettings = NormaliseSettings()
+    tiling: TilingSettings = TilingSettings()
+    segment: SegmentSettings = SegmentSettings()
+    instances: InstanceSettings = InstanceSettings()
+
+
+Recipe = Annotated[IdentityRecipe | StarDistRecipe, Field(discriminator="method")]
+
+
+class Storage(_Section):
+    """How pixels are stored; frozen when OUT is made."""
+
+    chunk: int = Field(512, ge=32)
+    shard: int = Field(2048, ge=32)
+    with_image: bool = False
+    """Copy the source into OUT as its root image; else the root shows the probability map."""
+
+    @model_validator(mode="after")
+    def _whole_chunks(self) -> Storage:
+        if self.shard % self.chunk:
+            msg = f"shard must be a multiple of chunk, got {self.shard} and {self.chunk}"
+            raise ValueError(msg)
+        return self
+
+
+class Resources(_Section):
+    """What the machine gives; may differ each time a run is continued."""
+
+    region: int | None = Field(None, ge=32)
+    """Side of a region in pixels, a multiple of the shard; chosen by the plan where null."""
+    launch: int = Field(8, ge=1)
+    """Tiles that go through the network at once."""
+    workers: int | None = Field(None, ge=1)
+    """Worker processes; one per core, as far as memory allows, where null."""
+    threads: int = Field(2, ge=1, le=16)
+    """Tasks that overlap in a worker: one computes while others read and write."""
+    memory_gib: float | None = Field(None, gt=0, strict=False)
+    """Memory that all workers together may take; 80 % of what is free where null."""
+    retries: int = Field(3, ge=0)
+    """How often a region that failed is tried again."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class Settings(_Section):
+    """A recipe document: the three parts."""
+
+    recipe: Recipe
+    storage: Storage = Storage()
+    resources: Resources = Resources()

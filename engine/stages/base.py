@@ -1,0 +1,203 @@
+"""What a stage is: it says what it needs for what is wanted, and makes it.
+
+The plan asks the last stage first and hands each answer up to the stage before, so that halos are
+derived and never configured. Boxes are in pixels of the level that is read, whatever the scale of
+the product that they name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tiling import Box
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+
+    from engine.device import Launch
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a stage knows of the image before it sees a pixel.
+
+    Parameters
+    ----------
+    planes : tuple of int
+        Length of every leading axis (t, z).
+    extent : tuple of int
+        (Y, X) of a plane.
+    channels : int
+        Channels that are read.
+    dtype : str
+        NumPy dtype of the image.
+    """
+
+    planes: tuple[int, ...]
+    extent: tuple[int, int]
+    channels: int
+    dtype: str
+
+    @property
+    def bounds(self) -> Box:
+        """The pixels of a plane."""
+        return Box.of_shape(self.extent)
+
+
+@dataclass(frozen=True)
+class Raster:
+    """A map over a box: (C, Y, X) in its own pixels, each `scale` pixels of the level wide.
+
+    Parameters
+    ----------
+    box : Box
+        Pixels of the level that the map covers.
+    data : ndarray
+        (C, Y, X), any dtype.
+    scale : int
+        Pixels of the level per pixel of the map.
+    """
+
+    box: Box
+    data: np.ndarray
+    scale: int = 1
+
+    def cut(self, box: Box) -> np.ndarray:
+        """Part of the map inside `box`: (C, y, x)."""
+        own, want = self.box.coarsen(self.scale), box.coarsen(self.scale)
+        part: np.ndarray = self.data[(slice(None), *want.slices(own.start))]
+        return part
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how a stage works now.
+
+    Parameters
+    ----------
+    plane : tuple of int
+        Index on every leading axis.
+    launch : Launch
+        Device, precision and tiles per launch.
+    """
+
+    plane: tuple[int, ...]
+    launch: Launch
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a stage made, and what it has to say of it.
+
+    Parameters
+    ----------
+    products : mapping of str to product
+        By name; a `Raster`, or sparse objects.
+    notes : mapping of str to int or float
+        Counts and measures for the record of the region.
+    """
+
+    products: Mapping[str, Any]
+    notes: Mapping[str, float] = field(default_factory=dict)
+
+
+class Stage(ABC):
+    """One step of a pipeline; holds settings and no pixels, and pickles.
+
+    Attributes
+    ----------
+    name : str
+        Name in messages and records.
+    version : int
+        Raised whenever the output changes for the same input; part of the digest.
+    """
+
+    name: str
+    version: int
+
+    @abstractmethod
+    def needs(self, wanted: Mapping[str, Box]) -> Mapping[str, Box]:
+        """Boxes of the products that this stage takes, for the boxes that are wanted of it."""
+
+    @abstractmethod
+    def memory(self, wanted: Mapping[str, Box]) -> int:
+        """Bytes that the stage takes at its peak, beyond what it is given."""
+
+    @abstractmethod
+    def run(self, given: Mapping[str, Any], wanted: Mapping[str, Box], place: Place) -> Made:
+        """Make what is wanted.
+
+        Parameters
+        ----------
+        given : mapping of str to product
+            At least what `needs` asked for.
+        wanted : mapping of str to Box
+            Boxes of this stage's products.
+        place : Place
+            Plane and device.
+        """
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Stages in order, folded from the last to the first.
+
+    Parameters
+    ----------
+    stages : sequence of Stage
+        Each takes products of those before it, or "image".
+    """
+
+    stages: Sequence[Stage]
+
+    def fold(self, wanted: Mapping[str, Box]) -> dict[str, Box]:
+        """Boxes of everything that must exist so that `wanted` can be made.
+
+        Returns
+        -------
+        dict of str to Box
+            By product, "image" included; where several stages ask, the box around all.
+        """
+        boxes = dict(wanted)
+        for stage in reversed(self.stages):
+            for name, box in stage.needs(boxes).items():
+                boxes[name] = _around(boxes[name], box) if name in boxes else box
+        return boxes
+
+    def memory(self, wanted: Mapping[str, Box]) -> int:
+        """Bytes of the largest stage at its peak, beyond image and outputs."""
+        boxes = self.fold(wanted)
+        return max((stage.memory(boxes) for stage in self.stages), default=0)
+
+    def run(self, image: Raster, wanted: Mapping[str, Box], place: Place) -> Made:
+        """Make what is wanted from the image.
+
+        Parameters
+        ----------
+        image : Raster
+            Covers the box that `fold` gives for "image".
+        wanted : mapping of str to Box
+            Products and their boxes.
+        place : Place
+            Plane and device.
+        """
+        boxes = self.fold(wanted)
+        products: dict[str, Any] = {"image": image}
+        notes: dict[str, float] = {}
+        for stage in self.stages:
+            made = stage.run(products, boxes, place)
+            products.update(made.products)
+            notes.update({f"{stage.name}.{key}": value for key, value in made.notes.items()})
+        return Made(products, notes)
+
+
+def _around(first: Box, second: Box) -> Box:
+    """Smallest box around two."""
+    return Box(
+        tuple(min(a, b) for a, b in zip(first.start, second.start, strict=True)),
+        tuple(max(a, b) for a, b in zip(first.stop, second.stop, strict=True)),
+    )

@@ -1,0 +1,88 @@
+"""The stage that maps intensities by statistics of the whole image, so that it makes no seam."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engine.methods.intensity import interpolate_cells, normalise
+from engine.stages.base import Made, Place, Raster, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from engine.stages.base import Frame
+    from tiling import Box
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Intensities that become 0 and 1; frozen with the run.
+
+    Parameters
+    ----------
+    low, high : ndarray, float32
+        (C,) for the whole image, (planes, C) by plane, or (planes, C, n, m) on a lattice.
+    cell : int
+        Side of a lattice cell in pixels; 0 where there is no lattice.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    cell: int = 0
+
+    def at(self, plane: int, box: Box) -> tuple[np.ndarray, np.ndarray]:
+        """Levels of a plane and box: (C,) or (C, Y, X) float32 each."""
+        if self.low.ndim == 1:
+            return self.low, self.high
+        if self.low.ndim == 2:
+            return self.low[plane], self.high[plane]
+        rows, columns = (np.arange(a, b) for a, b in zip(box.start, box.stop, strict=True))
+        low, high = (
+            interpolate_cells(cells[plane], self.cell, rows, columns)
+            for cells in (self.low, self.high)
+        )
+        return low, high
+
+
+@dataclass(frozen=True)
+class Normalise(Stage):
+    """Image to float32, 0 at the low percentile and 1 at the high one.
+
+    Parameters
+    ----------
+    frame : Frame
+        The image.
+    levels : Levels or None
+        Statistics of pass 0; None while only planning.
+    nonfinite : {"refuse", "zero"}
+        "zero" takes NaN and infinity for the pixel value 0; with "refuse", pass 0 found none.
+    """
+
+    frame: Frame
+    levels: Levels | None
+    nonfinite: str
+    name = "normalise"
+    version = 1
+
+    def needs(self, wanted: Mapping[str, Box]) -> Mapping[str, Box]:
+        """Ask for the image where the normalised image is wanted."""
+        return {"image": wanted["normalised"].clip(self.frame.bounds)}
+
+    def memory(self, wanted: Mapping[str, Box]) -> int:
+        """Bytes of the result and of one temporary."""
+        return 2 * wanted["normalised"].size * self.frame.channels * 4
+
+    def run(self, given: Mapping[str, Any], wanted: Mapping[str, Box], place: Place) -> Made:
+        """Normalise what is wanted of one plane."""
+        if self.levels is None:
+            msg = "a stage without statistics can plan but not run"
+            raise ValueError(msg)
+        box = wanted["normalised"].clip(self.frame.bounds)
+        values = given["image"].cut(box)
+        if self.nonfinite == "zero" and values.dtype.kind == "f":
+            values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+        plane = int(np.ravel_multi_index(place.plane, self.frame.planes)) if place.plane else 0
+        return Made({"normalised": Raster(box, normalise(values, *self.levels.at(plane, box)))})
