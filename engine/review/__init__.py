@@ -1,0 +1,7 @@
+"""Review: labels drawn over the image, so that a person can judge them at a glance."""
+
+from engine.review.overlay import draw_overlay
+from engine.review.preview import write_preview
+from engine.review.scalebar import add_scale_bar
+
+__all__ = ["add_scale_bar", "draw_overlay", "write_preview"]

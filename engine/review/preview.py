@@ -1,0 +1,107 @@
+"""Preview: a picture file of labels over an image, sized for a screen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import imagecodecs
+import numpy as np
+
+from engine.errors import OutputError
+from engine.review.overlay import check_pair, draw_overlay
+from engine.review.scalebar import add_scale_bar
+from engine.store.files import local_path, write_atomic
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+# Sides of a picture between which a thin outline can be told apart on a screen.
+_SMALL_SIDE, _LARGE_SIDE = 1024, 2048
+
+# Small images are enlarged so far and no further.
+_LARGEST_PIXEL = 8
+
+
+def write_preview(
+    image: NDArray[Any],
+    labels: NDArray[np.integer[Any]],
+    out_png: str | Path,
+    *,
+    pixel_size_um: float | None = None,
+) -> None:
+    """Write a picture of the labels over the image, with a scale bar below it.
+
+    Images beyond 2048 pixels on a side are shrunk by a whole factor (the image by means, labels
+    by the nearest pixel) and small ones enlarged by one, so that outlines stay visible and thin.
+
+    Parameters
+    ----------
+    image : (Y, X) or (3, Y, X), any real dtype
+        One channel, or red, green and blue.
+    labels : (Y, X) integer
+        Object ids, 0 = background.
+    out_png : str or Path
+        Where to write; replaced in one step where it exists.
+    pixel_size_um : float, optional
+        Side of a pixel of `image` in micrometres; without it there is no scale bar.
+
+    Raises
+    ------
+    InputError
+        If the arrays do not fit together or the pixel size is not positive and finite.
+    OutputError
+        If the path does not end in ``.png``, is a folder, or cannot be written.
+    """
+    path = local_path(out_png, OutputError)
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise OutputError(
+            where=str(path),
+            expected="the path of a PNG file",
+            found="a folder" if path.is_dir() else f"the ending {path.suffix!r}",
+            remedy="Give a path that ends in .png.",
+        )
+    check_pair(image, labels)
+    side = max(labels.shape)
+    shrink = -(-side // _LARGE_SIDE)
+    enlarge = min(max(1, _SMALL_SIDE // side), _LARGEST_PIXEL)
+    shown, ids = _shrink_mean(image, shrink), _shrink_nearest(labels, shrink)
+    picture = draw_overlay(_enlarge(shown, enlarge), _enlarge(ids, enlarge))
+    if pixel_size_um is not None:
+        picture = add_scale_bar(picture, pixel_size_um * shrink / enlarge)
+    try:
+        write_atomic(path, bytes(imagecodecs.png_encode(np.ascontiguousarray(picture))))
+    except OSError as err:
+        raise OutputError(
+            where=str(path),
+            expected="a place that can be written",
+            found=f"{type(err).__name__}: {err}",
+            remedy="Choose another folder, or make room.",
+        ) from err
+
+
+def _shrink_mean(image: NDArray[Any], factor: int) -> NDArray[Any]:
+    """Means of `factor` by `factor` pixels; what is over at the far edges is averaged alone."""
+    if factor == 1:
+        return image
+    means: NDArray[np.float64] = image.astype(np.float64)
+    for axis in (-2, -1):
+        n = image.shape[axis]
+        starts = np.arange(0, n, factor)
+        counts = np.diff(starts, append=n)
+        means = np.add.reduceat(means, starts, axis=axis)
+        means /= counts[:, None] if axis == -2 else counts
+    return means
+
+
+def _shrink_nearest(labels: NDArray[np.integer[Any]], factor: int) -> NDArray[np.integer[Any]]:
+    """Label at the middle of every `factor` by `factor` pixels."""
+    rows, columns = (np.minimum(np.arange(0, n, factor) + factor // 2, n - 1) for n in labels.shape)
+    middle: NDArray[np.integer[Any]] = labels[rows[:, None], columns]
+    return middle
+
+
+def _enlarge(array: NDArray[Any], factor: int) -> NDArray[Any]:
+    """Each pixel `factor` times on both axes: nothing is interpolated."""
+    return array.repeat(factor, axis=-2).repeat(factor, axis=-1)
