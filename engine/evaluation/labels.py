@@ -142,13 +142,22 @@ class LabelPlane:
         Raises
         ------
         InputError
-            If an id lies below 0.
+            If an id lies below 0, or stored bytes are damaged.
         """
         index = (*self.index, *within.slices())
-        part: NDArray[np.integer[Any]] = np.asarray(self.source.array[index])
+        where = f"{self.source.name}, plane {self.index}, rows and columns {within}"
+        try:
+            part: NDArray[np.integer[Any]] = np.asarray(self.source.array[index])
+        except (RuntimeError, ValueError, OSError) as err:
+            raise InputError(
+                where=where,
+                expected="stored bytes that decode to labels",
+                found=f"{type(err).__name__}: {err}",
+                remedy="Copy the labels again from their source.",
+            ) from err
         if part.dtype.kind == "i" and (lowest := int(part.min())) < 0:
             raise InputError(
-                where=f"{self.source.name}, plane {self.index}, rows and columns {within}",
+                where=where,
                 expected="ids of 0 (background) and above",
                 found=f"id {lowest}",
                 remedy="Relabel the image without negative ids, or store it unsigned.",

@@ -12,10 +12,12 @@ import zarr
 
 from engine.errors import InputError
 from engine.evaluation.labels import LabelSource
+from engine.store.arrays import open_array
+from engine.store.files import local_path
+from engine.store.info import inspect_image
+from engine.store.resolve import read_group
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
 
@@ -40,78 +42,52 @@ def open_labels(path: str, *, label: str | None = None) -> LabelSource:
     InputError
         If there is nothing at the path, it is no label image, or `label` does not choose one.
     """
-    suffix = Path(path).suffix.lower()
-    if "://" not in path and not Path(path).exists():
+    place = local_path(path)
+    if not place.exists():
         raise InputError(
-            where=path,
-            expected="a label image",
-            found="nothing",
-            remedy="Check the path.",
+            where=path, expected="a label image", found="nothing there", remedy="Check the path."
         )
-    if suffix in (".tif", ".tiff", ".png"):
-        if label is not None:
-            raise _not_chosen(path, label, "an image file, which holds only one")
-        return _open_png(path) if suffix == ".png" else _open_tiff(path)
-    try:
-        group = zarr.open_group(path, mode="r")
-    except (FileNotFoundError, NotADirectoryError, ValueError) as err:
-        raise InputError(
-            where=path,
-            expected="an OME-Zarr group, or a TIFF or PNG of labels",
-            found="something else",
-            remedy="Give the root of an OME-Zarr image, its labels group, or a label image file.",
-        ) from err
-    return _open_group(path, group, label)
+    if place.is_dir():
+        return _open_folder(place, label)
+    if label is not None:
+        raise _not_chosen(path, label, "a file, which holds one image without a name")
+    suffix = place.suffix.lower()
+    if suffix in (".tif", ".tiff"):
+        return _open_tiff(path)
+    if suffix == ".png":
+        return _open_png(path)
+    raise InputError(
+        where=path,
+        expected="labels in an OME-Zarr, a TIFF or a PNG",
+        found=f"a file that ends in {suffix!r}",
+        remedy="Convert the labels to a TIFF of integers.",
+    )
 
 
-def _open_group(path: str, group: zarr.Group, label: str | None) -> LabelSource:
-    """Labels of an OME-Zarr group: of its labels group, of itself as one, or itself."""
-    names = _ome(group).get("labels")
-    if names is None and isinstance(inner := group.get("labels"), zarr.Group):
-        group, path = inner, f"{path.rstrip('/')}/labels"
-        names = _ome(group).get("labels")
-    if names is None:
+def _open_folder(folder: Path, label: str | None) -> LabelSource:
+    """Labels of an OME-Zarr: those beside an image, a listing of labels, or an image itself."""
+    group = read_group(folder)
+    names = group.ome.get("labels")
+    if names is None and (folder / "labels").is_dir():
+        folder = folder / "labels"
+        names = read_group(folder).ome.get("labels")
+    if not isinstance(names, list):
         if label is not None:
-            raise _not_chosen(path, label, "an image without a labels group")
-        return _open_multiscale(path, group)
+            raise _not_chosen(str(folder), label, "an image without label images")
+        return _open_image(folder)
     if label is None and len(names) == 1:
         label = str(names[0])
     if label is None or label not in names:
-        raise _not_chosen(path, label, f"label images {', '.join(map(str, names)) or '(none)'}")
-    chosen = group.get(label)
-    if not isinstance(chosen, zarr.Group):
-        raise _not_chosen(path, label, "the name in the metadata, but no image under it")
-    return _open_multiscale(f"{path.rstrip('/')}/{label}", chosen)
+        listed = ", ".join(map(str, names)) or "none"
+        raise _not_chosen(str(folder), label, f"label images: {listed}")
+    return _open_image(folder / label)
 
 
-def _open_multiscale(path: str, group: zarr.Group) -> LabelSource:
-    """Level 0 of a multiscale image (OME-NGFF 0.4 and 0.5, section multiscales)."""
-    try:
-        multiscale = _ome(group)["multiscales"][0]
-        axes = tuple(str(axis["name"]) for axis in multiscale["axes"])
-        array = group[multiscale["datasets"][0]["path"]]
-    except (KeyError, IndexError, TypeError) as err:
-        raise InputError(
-            where=path,
-            expected="OME-Zarr 0.4 or 0.5: multiscales with named axes and datasets that exist",
-            found=f"attributes {sorted(group.attrs)} and members {sorted(group.keys())}",
-            remedy="Give the root of an OME-Zarr image or its labels group.",
-        ) from err
-    if not isinstance(array, zarr.Array):
-        raise InputError(
-            where=path,
-            expected="an array at level 0",
-            found="a group",
-            remedy="Check how the image was written.",
-        )
-    return LabelSource(path, array, axes)
-
-
-def _ome(group: zarr.Group) -> Mapping[str, Any]:
-    """OME metadata of a group: under ``ome`` since 0.5, at the top before."""
-    attributes = group.attrs.asdict()
-    inner = attributes.get("ome", attributes)
-    return inner if isinstance(inner, dict) else {}
+def _open_image(folder: Path) -> LabelSource:
+    """Level 0 of one OME-Zarr image."""
+    info = inspect_image(folder)
+    array = open_array(Path(info.path) / info.levels[0].path)
+    return LabelSource(info.path, array, tuple(axis.name for axis in info.axes))
 
 
 def _open_tiff(path: str) -> LabelSource:

@@ -62,7 +62,7 @@ def test_a_result_its_labels_group_and_one_image_of_it_open_alike(
 
 def test_several_label_images_need_a_name(tmp_path: Path) -> None:
     path = write_result(tmp_path / "out.ome.zarr", ["nuclei", "cells"])
-    with pytest.raises(InputError, match="label images nuclei, cells"):
+    with pytest.raises(InputError, match="label images: nuclei, cells"):
         open_labels(path)
     with pytest.raises(InputError, match=r"'nucleus'.*nuclei, cells"):
         open_labels(path, label="nucleus")
@@ -116,17 +116,17 @@ def refused(path: Path, label: str | None = None) -> str:
 def test_missing_and_foreign_paths_are_refused(tmp_path: Path) -> None:
     assert "found nothing" in refused(tmp_path / "nowhere")
     (tmp_path / "notes.txt").write_text("no labels")
-    assert "something else" in refused(tmp_path / "notes.txt")
+    assert "ends in '.txt'" in refused(tmp_path / "notes.txt")
     (tmp_path / "empty").mkdir()
-    assert "something else" in refused(tmp_path / "empty")
+    assert "no zarr group" in refused(tmp_path / "empty")
 
 
 def test_an_image_without_labels_is_refused(tmp_path: Path) -> None:
     write_multiscale(zarr.create_group(tmp_path / "raw.zarr"), IMAGE, "yx", "0.5")
     assert "dtype float32" in refused(tmp_path / "raw.zarr")
-    assert "without a labels group" in refused(tmp_path / "raw.zarr", label="nuclei")
+    assert "without label images" in refused(tmp_path / "raw.zarr", label="nuclei")
     write_result(tmp_path / "none.zarr", [])
-    assert "label images (none)" in refused(tmp_path / "none.zarr")
+    assert "label images: none" in refused(tmp_path / "none.zarr")
 
 
 def test_metadata_that_does_not_hold_is_refused(tmp_path: Path) -> None:
@@ -134,9 +134,9 @@ def test_metadata_that_does_not_hold_is_refused(tmp_path: Path) -> None:
     assert "multiscales" in refused(tmp_path / "bare.zarr")
     root = zarr.create_group(tmp_path / "lost.zarr")
     put_ome(root.create_group("labels"), {"labels": ["nuclei"]}, "0.5")
-    assert "no image under it" in refused(tmp_path / "lost.zarr")
+    assert "nothing there" in refused(tmp_path / "lost.zarr")
     write_multiscale(zarr.create_group(tmp_path / "turned.zarr"), LABELS, "xy", "0.5")
-    assert "axes ('x', 'y')" in refused(tmp_path / "turned.zarr")
+    assert "found x, y" in refused(tmp_path / "turned.zarr")
 
 
 def test_colour_and_damaged_files_are_refused(tmp_path: Path) -> None:
@@ -151,7 +151,25 @@ def test_colour_and_damaged_files_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"not an image at all")
         assert "a readable" in refused(tmp_path / name)
     tifffile.imwrite(tmp_path / "one.tif", LABELS)
-    assert "holds only one" in refused(tmp_path / "one.tif", label="nuclei")
+    assert "without a name" in refused(tmp_path / "one.tif", label="nuclei")
+
+
+def test_bytes_that_do_not_decode_are_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2**16, (256, 256)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "whole.tif", labels, compression="zlib", tile=(64, 64))
+    data = bytearray((tmp_path / "whole.tif").read_bytes())
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+    (tmp_path / "cut.tif").write_bytes(data)
+    with pytest.raises(InputError, match=r"cut\.tif.*decode to labels"):
+        evaluate_paths(str(tmp_path / "cut.tif"), str(tmp_path / "whole.tif"))
+    (tmp_path / "short.png").write_bytes(imagecodecs.png_encode(labels)[:2000])
+    assert "a readable PNG" in refused(tmp_path / "short.png")
+
+
+def test_object_stores_are_refused_not_misread() -> None:
+    with pytest.raises(InputError, match="a URL"):
+        open_labels("s3://bucket/labels.zarr")
 
 
 def test_the_labels_of_a_foreign_image_open() -> None:
