@@ -1,0 +1,142 @@
+"""Which reader takes a path: a file by its first bytes, a folder or a pattern as frames."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openslide import OpenSlide
+
+from engine.errors import InputError
+from engine.store.sources.cache import DecodeCache
+from engine.store.sources.frames import FramesSource, natural_key
+from engine.store.sources.picture import PictureSource
+from engine.store.sources.picture_header import picture_kind
+from engine.store.sources.slide import SlideSource, slide_facts
+from engine.store.sources.tiff import TiffSource, first_compression
+from engine.store.sources.tiff_chain import is_tiff
+
+if TYPE_CHECKING:
+    from engine.store.sources.base import Source
+
+# Two frames of 4000 x 3000 RGB.
+FRAME_CACHE_BYTES = 72 << 20
+FRAME_SUFFIXES = {".tif", ".tiff", ".btf", ".tf8", ".png", ".jpg", ".jpeg", ".bmp"}
+# Slides whose tiles TiffSource reads as well as OpenSlide does, without its detour over RGBA.
+_PLAIN_SLIDES = {"aperio", "generic-tiff"}
+# Aperio's JPEG 2000 in YCbCr carries no colour space, so that TIFF readers give wrong colours.
+_JPEG2000_YCBCR = 33003
+_REMEDY = (
+    "Give a TIFF, OME-TIFF, slide, PNG, JPEG or BMP file, a folder of equal frames, or a pattern "
+    "such as 'folder/*.tif'."
+)
+
+
+def open_source(path: str, *, verify: bool = True) -> Source:
+    """Open an image in a foreign format.
+
+    Parameters
+    ----------
+    path : str
+        A file, a folder of equal frames, or a glob pattern (``**`` for folders in folders). The
+        same path gives the same source in every process.
+    verify : bool
+        Look at every page and every frame, so that what is incomplete or unequal is refused
+        before any work. A worker that opens what the plan has verified may leave it out: the
+        same faults are then found when they are met.
+
+    Returns
+    -------
+    Source
+        Open; close it, or use it as a context manager.
+
+    Raises
+    ------
+    InputError
+        If there is nothing, or nothing that can be taken.
+    """
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return _open_folder(place, verify=verify)
+    if place.is_file():
+        return _open_file(place, DecodeCache(FRAME_CACHE_BYTES), verify=verify)
+    if glob.has_magic(path):
+        found = [Path(p) for p in glob.glob(str(place), recursive=True)]  # noqa: PTH207 - Path.glob takes no absolute pattern
+        return _open_frames(path, [p for p in found if p.is_file()], verify=verify)
+    raise InputError(
+        where=path, expected="a file, a folder or a pattern", found="nothing", remedy=_REMEDY
+    )
+
+
+def _open_folder(folder: Path, *, verify: bool) -> Source:
+    if any((folder / name).exists() for name in ("zarr.json", ".zgroup", ".zarray")):
+        raise InputError(
+            where=str(folder),
+            expected="an image in a foreign format",
+            found="a Zarr store",
+            remedy="OME-Zarr needs no ingest: use it as IMAGE directly.",
+        )
+    return _open_frames(str(folder), [p for p in folder.iterdir() if p.is_file()], verify=verify)
+
+
+def _open_frames(where: str, found: list[Path], *, verify: bool) -> Source:
+    seen = sorted((p for p in found if not p.name.startswith(".")), key=natural_key)
+    files = tuple(p for p in seen if p.suffix.lower() in FRAME_SUFFIXES)
+    if not files:
+        raise InputError(
+            where=where,
+            expected=f"files with the endings {', '.join(sorted(FRAME_SUFFIXES))}",
+            found=f"{len(seen)} others" if seen else "no file",
+            remedy=_REMEDY,
+        )
+    cache = DecodeCache(FRAME_CACHE_BYTES)
+    ignored = tuple(p for p in seen if p not in set(files))
+
+    def open_frame(frame: Path, check: bool) -> Source:
+        return _open_file(frame, cache, verify=check)
+
+    return FramesSource(where, files, ignored, open_frame, verify=verify)
+
+
+def _open_file(path: Path, cache: DecodeCache, *, verify: bool) -> Source:
+    """Open one file by what its first bytes say, never by its name."""
+    try:
+        if path.stat().st_size == 0:
+            raise InputError(
+                where=str(path),
+                expected="an image",
+                found="an empty file of 0 bytes",
+                remedy="Copy or export it again.",
+            )
+        kind = picture_kind(path)
+        if kind is not None:
+            return PictureSource(path, kind, cache)
+        vendor = OpenSlide.detect_format(path)
+        if is_tiff(path) and vendor in {None, *_PLAIN_SLIDES}:
+            return _open_tiff(path, vendor, verify=verify)
+    except OSError as err:
+        raise InputError(
+            where=str(path),
+            expected="a readable file",
+            found=f"{type(err).__name__}: {err.strerror}",
+            remedy="Check its permissions and the disk.",
+        ) from err
+    if vendor is not None:
+        return SlideSource(path)
+    with path.open("rb") as file:
+        head = file.read(8)
+    raise InputError(
+        where=str(path),
+        expected="an image format that is known",
+        found=f"a file that begins with {head!r}",
+        remedy=_REMEDY,
+    )
+
+
+def _open_tiff(path: Path, vendor: str | None, *, verify: bool) -> Source:
+    if vendor != "aperio":
+        return TiffSource(path, verify=verify)
+    if first_compression(path) == _JPEG2000_YCBCR:
+        return SlideSource(path)
+    return TiffSource(path, verify=verify, slide=slide_facts(path))
