@@ -1,0 +1,243 @@
+"""Training images and their labels: found, paired, checked, normalised, split by image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from skimage.io import imread
+from skimage.segmentation import relabel_sequential
+
+from engine.errors import InputError
+
+TIFF_SUFFIXES = (".tif", ".tiff")
+SUFFIXES = (".png", *TIFF_SUFFIXES)
+
+# StarDist's usual normalisation: percentiles of the whole image, per channel.
+LOW_PERCENTILE, HIGH_PERCENTILE = 1.0, 99.8
+_LEAST_RANGE = 1e-20
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An image and its labels on disk.
+
+    Parameters
+    ----------
+    name : str
+        What the two files share.
+    image, labels : Path
+        The files.
+    """
+
+    name: str
+    image: Path
+    labels: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """An image and its labels in memory.
+
+    Parameters
+    ----------
+    name : str
+        Name of the pair.
+    image : ndarray
+        (C, H, W) float32, normalised so that percentiles 1 and 99.8 of a channel are 0 and 1.
+    labels : ndarray
+        (H, W) int32, 0 background, ids 1…n without gaps.
+    """
+
+    name: str
+    image: NDArray[np.float32]
+    labels: NDArray[np.int32]
+
+
+def find_pairs(images: Path, labels: Path) -> tuple[Pair, ...]:
+    """Pair the images of one folder with the labels of another by name, without the suffix.
+
+    Parameters
+    ----------
+    images, labels : Path
+        Folders of PNG or TIFF files.
+
+    Returns
+    -------
+    tuple of Pair
+        Sorted by name.
+
+    Raises
+    ------
+    InputError
+        If a folder is missing or has no images, or a name is in one of them only.
+    """
+    found, truth = _files(images), _files(labels)
+    for name in sorted(found.keys() ^ truth.keys()):
+        here, there = (images, labels) if name in found else (labels, images)
+        raise InputError(
+            where=str(there), expected=f"a file named {name}, as in {here}", found="none",
+            remedy="Give every image labels of the same name, and no others.",
+        )  # fmt: skip
+    return tuple(Pair(name, found[name], truth[name]) for name in sorted(found))
+
+
+def read_samples(pairs: Sequence[Pair]) -> tuple[Sample, ...]:
+    """Read and check pairs; all stay in memory, 4 bytes per channel and 4 for labels per pixel.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+        What to read.
+
+    Returns
+    -------
+    tuple of Sample
+        In the order of `pairs`.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, shapes or numbers of channels differ, labels are not integers,
+        pixels are not finite, or there is no object in any image.
+    """
+    samples = tuple(_read_sample(pair) for pair in pairs)
+    channels = samples[0].image.shape[0]
+    for pair, sample in zip(pairs, samples, strict=True):
+        if sample.image.shape[0] != channels:
+            raise InputError(
+                where=str(pair.image), expected=f"{channels} channels, as in {pairs[0].image}",
+                found=str(sample.image.shape[0]), remedy="Train on images of one kind.",
+            )  # fmt: skip
+    if not any(sample.labels.any() for sample in samples):
+        raise InputError(
+            where=str(pairs[0].labels.parent), expected="objects in at least one label image",
+            found="none", remedy="Label images hold 0 for background and an id per object.",
+        )  # fmt: skip
+    return samples
+
+
+def split_pairs(
+    pairs: Sequence[Pair], fraction: float, seed: int
+) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
+    """Split by image, at random: overlapping pieces of one image never stand on both sides.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+        At least two.
+    fraction : float
+        Share of the second part, in (0, 1); at least one image on each side.
+    seed : int
+        Of the random order.
+
+    Returns
+    -------
+    train, val : tuple of Pair
+        Both sorted by name.
+
+    Raises
+    ------
+    InputError
+        If there is only one pair.
+    """
+    if len(pairs) < 2:
+        raise InputError(
+            where="training images", expected="at least 2 to set some apart", found=str(len(pairs)),
+            remedy="Add images, or name validation images.",
+        )  # fmt: skip
+    n_val = min(max(1, round(len(pairs) * fraction)), len(pairs) - 1)
+    chosen = set(np.random.default_rng(seed).permutation(len(pairs))[:n_val].tolist())
+    train = tuple(p for i, p in enumerate(pairs) if i not in chosen)
+    return train, tuple(p for i, p in enumerate(pairs) if i in chosen)
+
+
+def normalise(image: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Map percentiles 1 and 99.8 of each channel to 0 and 1.
+
+    Parameters
+    ----------
+    image : ndarray
+        (C, H, W), real numbers.
+
+    Returns
+    -------
+    ndarray
+        (C, H, W) float32; a constant channel becomes 0.
+    """
+    values = image.astype(np.float32)
+    both = np.percentile(values, [LOW_PERCENTILE, HIGH_PERCENTILE], axis=(1, 2), keepdims=True)
+    low, high = both.astype(np.float32)
+    scaled: NDArray[np.float32] = (values - low) / (high - low + np.float32(_LEAST_RANGE))
+    return scaled
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise InputError(
+            where=str(folder), expected="a folder", found="none", remedy="Correct the path.",
+        )  # fmt: skip
+    paths = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES]
+    if not paths:
+        raise InputError(
+            where=str(folder), expected=f"files ending in {', '.join(SUFFIXES)}", found="none",
+            remedy="Correct the path, or convert the images.",
+        )  # fmt: skip
+    files: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in files:
+            raise InputError(
+                where=str(path), expected="one file of each name", found=str(files[path.stem]),
+                remedy="Remove one.",
+            )  # fmt: skip
+        files[path.stem] = path
+    return files
+
+
+def _read_sample(pair: Pair) -> Sample:
+    pixels, labels = _read(pair.image), _read(pair.labels)
+    if pixels.ndim not in (2, 3):
+        raise InputError(
+            where=str(pair.image), expected="axes (y, x) or (y, x, channel)",
+            found=f"shape {pixels.shape}", remedy="Write one plane per file.",
+        )  # fmt: skip
+    image = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min(initial=0) < 0:
+        raise InputError(
+            where=str(pair.labels), expected="integer labels >= 0",
+            found=f"{labels.dtype} from {labels.min(initial=0)}",
+            remedy="Write ids as an integer type, 0 for background.",
+        )  # fmt: skip
+    if image.shape[1:] != labels.shape:
+        raise InputError(
+            where=str(pair.labels), expected=f"shape {image.shape[1:]}, that of {pair.image}",
+            found=str(labels.shape), remedy="Labels have their image's height and width.",
+        )  # fmt: skip
+    if not np.isfinite(image).all():
+        raise InputError(
+            where=str(pair.image), expected="finite pixels", found="NaN or infinity",
+            remedy="Replace them.",
+        )  # fmt: skip
+    dense = relabel_sequential(labels)[0].astype(np.int32)
+    return Sample(pair.name, normalise(image), dense)
+
+
+def _read(path: Path) -> NDArray[Any]:
+    try:
+        tiff = path.suffix.lower() in TIFF_SUFFIXES
+        pixels: NDArray[Any] = np.asarray(tifffile.imread(path) if tiff else imread(path))
+    except (OSError, ValueError, tifffile.TiffFileError) as err:
+        raise InputError(
+            where=str(path), expected="a readable image", found=str(err),
+            remedy="Copy it again or leave it out.",
+        ) from err  # fmt: skip
+    if pixels.size == 0 or pixels.dtype.kind not in "buif":
+        raise InputError(
+            where=str(path), expected="pixels of a real type",
+            found=f"{pixels.shape} {pixels.dtype}",
+            remedy="Convert it.",
+        )  # fmt: skip
+    return pixels

@@ -1,0 +1,185 @@
+"""Training of a StarDist network, from folders of images to a model folder."""
+
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from engine.errors import InputError, OutputError
+from engine.networks.model_folder import StarDistConfig, Thresholds, open_model
+from engine.networks.star_unet import StarDistUNet
+from engine.networks.stardist import load_network, save_folder
+from engine.training.batches import Batches, validation_batches
+from engine.training.card import model_card
+from engine.training.checkpoint import read_checkpoint, write_checkpoint
+from engine.training.data import Sample, find_pairs, read_samples, split_pairs
+from engine.training.fitting import Fitting, initialise
+from engine.training.options import Progress, TrainOptions
+from engine.training.thresholds import optimise_thresholds
+from engine.training.whole_image import SCORED_IOUS, score_network
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_FILE = "checkpoint.pt"
+
+# Only to watch a training: at the end the thresholds are chosen on the validation images.
+WATCHING = Thresholds(prob=0.5, nms=0.3)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """Images for training and for validation.
+
+    Parameters
+    ----------
+    train, val : tuple of Sample
+        With equal numbers of channels.
+    """
+
+    train: tuple[Sample, ...]
+    val: tuple[Sample, ...]
+
+
+def train_stardist(options: TrainOptions, on_progress: Callable[[Progress], None]) -> Path:
+    """Train a StarDist network and write its model folder.
+
+    An interrupted training continues from its last epoch when called again with the same options,
+    and ends as if it had not been interrupted.
+
+    Parameters
+    ----------
+    options : TrainOptions
+        What to train on, how, and where to write.
+    on_progress : callable
+        Called after every epoch.
+
+    Returns
+    -------
+    Path
+        The model folder.
+
+    Raises
+    ------
+    InputError
+        If the data or an option cannot be used, or a checkpoint belongs to another training.
+    ModelError
+        If `options.init` cannot be used.
+    OutputError
+        If `options.out` exists.
+
+    Notes
+    -----
+    Schmidt et al. 2018 for targets and loss; batch normalisation, averaged weights and the cosine
+    schedule are ours. The weights kept are those of the lowest validation loss.
+    """
+    if options.out.exists():
+        raise OutputError(
+            where=str(options.out), expected="no such folder yet", found="one",
+            remedy="Choose another --out or remove it.",
+        )  # fmt: skip
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    data = read_data(options)
+    network = _make_network(options, data.train[0].image.shape[0])
+    fitting = _prepare(options, data, network)
+    work = options.out.with_name(f"{options.out.name}.training")
+    work.mkdir(parents=True, exist_ok=True)
+    checkpoint = read_checkpoint(work / CHECKPOINT_FILE, options.deciding())
+    if checkpoint is not None:
+        fitting.restore(checkpoint)
+        logger.info("continuing after epoch %d", fitting.epoch)
+    while fitting.done < 1 and fitting.stale < options.patience:
+        loss, val_loss = fitting.run_epoch()
+        write_checkpoint(fitting.checkpoint(), work / CHECKPOINT_FILE)
+        on_progress(_progress(fitting, data, loss, val_loss))
+    _finish(fitting, data)
+    shutil.rmtree(work)
+    return options.out
+
+
+def read_data(options: TrainOptions) -> TrainingData:
+    """Read, check and where needed split the images that the options name.
+
+    Parameters
+    ----------
+    options : TrainOptions
+        Names the folders.
+
+    Returns
+    -------
+    TrainingData
+        For training and validation.
+
+    Raises
+    ------
+    InputError
+        If an image or its labels cannot be used.
+    """
+    pairs = find_pairs(options.images, options.labels)
+    if options.val_images is not None and options.val_labels is not None:
+        train, val = pairs, find_pairs(options.val_images, options.val_labels)
+    else:
+        train, val = split_pairs(pairs, options.val_fraction, options.seed)
+    samples = read_samples((*train, *val))
+    logger.info("%d images to train on, %d to validate", len(train), len(val))
+    return TrainingData(samples[: len(train)], samples[len(train) :])
+
+
+def _make_network(options: TrainOptions, channels: int) -> StarDistUNet:
+    if options.init is not None:
+        network = load_network(open_model(options.init)).requires_grad_(requires_grad=True)
+    else:
+        config = StarDistConfig(
+            n_rays=options.n_rays, grid=options.grid, n_channel_in=channels,
+            unet_n_depth=options.n_depth, unet_n_filter_base=options.n_filter_base,
+            unet_batch_norm=options.batch_norm,
+        )  # fmt: skip
+        network = StarDistUNet(config)
+        initialise(network, options.seed)
+    if network.config.n_channel_in != channels:
+        raise InputError(
+            where=str(options.images), expected=f"{network.config.n_channel_in} channels, as init",
+            found=str(channels), remedy="Start from a model for such images, or from none.",
+        )  # fmt: skip
+    if any(options.size % d for d in network.config.divisor):
+        raise InputError(
+            where="training option size", expected=f"a multiple of {network.config.divisor}",
+            found=str(options.size), remedy="Choose another size.",
+        )  # fmt: skip
+    return network
+
+
+def _prepare(options: TrainOptions, data: TrainingData, network: StarDistUNet) -> Fitting:
+    rays, grid = network.config.n_rays, network.config.grid
+    batches = Batches(
+        data.train, options.size, options.batch, rays, grid, options.augmentation, options.seed
+    )
+    validation = validation_batches(data.val, options.size, options.batch, rays, grid)
+    return Fitting(network, batches, validation, options)
+
+
+def _progress(fitting: Fitting, data: TrainingData, loss: float, val_loss: float) -> Progress:
+    options = fitting.options
+    f1 = None
+    if options.score_every and fitting.epoch % options.score_every == 0:
+        half = options.precision == "bfloat16"
+        f1 = score_network(fitting.averaged(), data.val, WATCHING, bfloat16=half)
+    progress = Progress(
+        epoch=fitting.epoch, epochs=options.epochs, done=fitting.done, loss=loss,
+        val_loss=val_loss, best_val_loss=fitting.best_loss,
+        learning_rate=fitting.learning_rate, elapsed_s=fitting.elapsed_s, f1=f1,
+    )  # fmt: skip
+    logger.info("%s", progress)
+    return progress
+
+
+def _finish(fitting: Fitting, data: TrainingData) -> None:
+    network = fitting.best()
+    optimum = optimise_thresholds(network, data.val)
+    logger.info("%s, F1 at %s: %s", optimum.thresholds, SCORED_IOUS, optimum.f1)
+    options = fitting.options
+    card = model_card(options, network.config, optimum, (len(data.train), len(data.val)), fitting)
+    save_folder(network, optimum.thresholds, card, options.out)
