@@ -72,8 +72,8 @@ class StarObjects:
 
     def inside(self, box: Box) -> np.ndarray:
         """Mask of the objects whose anchor lies in a box: (n,) bool."""
-        inside = (self.points >= box.start) & (self.points < box.stop)
-        return np.all(inside, axis=1)
+        inside: np.ndarray = (self.points >= box.start) & (self.points < box.stop)
+        return _rows(inside)
 
     def boxes(self) -> np.ndarray:
         """Boxes (y0, x0, y1, x1) that hold every pixel of each polygon: (n, 4) int64."""
@@ -85,19 +85,24 @@ class StarObjects:
     def meeting(self, box: Box) -> np.ndarray:
         """Mask of the objects whose polygon may reach into a box: (n,) bool."""
         edges = self.boxes()
-        meets = (edges[:, :2] < box.stop) & (edges[:, 2:] > box.start)
-        return np.all(meets, axis=1)
+        return _rows((edges[:, :2] < box.stop) & (edges[:, 2:] > box.start))
 
     def outlines(self) -> np.ndarray:
         """Vertices in the plane's coordinates: (n, 2, R) float32, rows then columns."""
         if len(self) == 0:
             return np.empty((0, 2, self.rays.shape[1]), np.float32)
-        return np.asarray(dist_to_coord(self.rays, self.points), np.float32)
+        outlines: np.ndarray = dist_to_coord(self.rays, self.points)
+        return outlines.astype(np.float32)
 
     @property
     def reach(self) -> float:
         """Longest ray in pixels; 0 where there is no object."""
         return float(self.rays.max(initial=0.0))
+
+
+def _rows(mask: np.ndarray) -> np.ndarray:
+    """Rows of a mask that are true throughout."""
+    return np.logical_and.reduce(mask, axis=1)
 
 
 def keys(points: np.ndarray, plane: int, extent: tuple[int, int]) -> np.ndarray:

@@ -102,5 +102,8 @@ def _load(model: ModelFolder, device: Device, precision: Precision) -> StarDistU
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    module = load_network(model).to(device=torch.device(device), dtype=dtype)
-    return module.to(memory_format=torch.channels_last)
+    module = load_network(model).to(torch.device(device), dtype)
+    for weight in module.parameters():
+        if weight.dim() == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    return module

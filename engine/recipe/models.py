@@ -97,11 +97,18 @@ class InstanceSettings(_Section):
     halo is done again with a halo that suffices."""
 
 
+class LevelSettings(_Section):
+    """Which level of the image is taken, with all its channels."""
+
+    level: int = Field(0, ge=0)
+    """Resolution level that is read; 0 is the finest."""
+
+
 class IdentityRecipe(_Section):
     """Copy the image: the smallest recipe, and the floor against which others are timed."""
 
     method: Literal["identity"]
-    input: InputSettings = InputSettings()
+    input: LevelSettings = LevelSettings()
 
 
 class StarDistRecipe(_Section):

@@ -12,13 +12,13 @@ from engine.stages.base import Made, Place, Raster, Stage
 from tiling import BlendPlan, Box, Lattice, Tiling
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import torch
 
     from engine.networks.model_folder import ModelFolder
     from engine.stages.base import Frame
-    from tiling import TileRow
+    from tiling import Placement, TileRow
 
 #: Bytes of activations per pixel of a tile in one launch, float32, for the default U-Net
 #: (measured: 0.9 to 1.1 kB); halved for bfloat16.
@@ -183,7 +183,7 @@ class _Pool:
         self._sums = torch.zeros((height, width, 1 + rays), device=device)
         self._squares = torch.zeros((height, width), device=device)
 
-    def add(self, places: tuple[Any, ...], prob: torch.Tensor, rays: torch.Tensor) -> None:
+    def add(self, places: Sequence[Placement], prob: torch.Tensor, rays: torch.Tensor) -> None:
         """Add a launch: prob (N, y, x), rays (N, y, x, R), in lattice order."""
         for k, place in enumerate(places):
             source = (k, *place.source.slices())

@@ -1,0 +1,172 @@
+"""What a run costs: tiles, tiles computed twice, memory of a worker, the size of regions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engine.device import PROCESS_BYTES, cores, free_memory
+from engine.errors import RecipeError, ResourceError
+from engine.recipe import StarDistRecipe
+from tiling import Box, Grid, Lattice
+
+if TYPE_CHECKING:
+    from engine.planning.job import Job
+    from engine.recipe import Resources
+
+#: Largest region that is chosen by itself, in pixels: larger ones save few tiles.
+LARGEST_REGION = 4096
+
+#: Bytes per pixel of the labels pass: canvas, ids, sums of places and their temporaries.
+LABEL_BYTES = 28
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Tiles of all regions.
+
+    Parameters
+    ----------
+    once : int
+        Tiles of the lattice.
+    computed : int
+        Tiles that are computed, those at region borders by each region that they touch.
+    """
+
+    once: int
+    computed: int
+
+    @property
+    def twice(self) -> float:
+        """Share that is computed more than once, of the tiles of the lattice."""
+        return (self.computed - self.once) / self.once if self.once else 0.0
+
+
+def count_tiles(job: Job, region: int) -> Tiles:
+    """Count tiles for regions of a size; arithmetic on the two axes, whatever the image's size."""
+    recipe, model = job.stardist, job.model
+    if model is None:
+        return Tiles(0, 0)
+    tiling = recipe.tiling.with_network(max(model.config.divisor), model.config.grid[0])
+    lattice = Lattice(job.frame.extent, tiling)
+    planes = int(np.prod(job.frame.planes, dtype=np.int64))
+    once = computed = planes
+    for k, axis in enumerate(lattice.axes):
+        low, high = job.area.start[k], job.area.stop[k]
+        once *= len(axis.touching(low, high))
+        cuts = range(low // region * region, high, region)
+        halo = recipe.instances.halo
+        wanted = [(max(a, low) - halo, min(a + region, high) + halo) for a in cuts]
+        computed *= sum(len(axis.touching(max(a, 0), min(b, axis.length))) for a, b in wanted)
+    return Tiles(once, computed)
+
+
+def worker_bytes(job: Job, region: int, threads: int) -> int:
+    """Bytes that a worker process takes at its peak, projected.
+
+    The process itself, the weights, the largest stage on the device once (a lock lets one task
+    compute at a time), and what every thread holds while it reads or writes.
+    """
+    core = Box((0, 0), (min(region, job.frame.extent[0]), min(region, job.frame.extent[1])))
+    item = np.dtype(job.frame.dtype).itemsize * job.frame.channels
+    copying = 3 * core.size * item
+    if not isinstance(job.recipe, StarDistRecipe):
+        return PROCESS_BYTES + threads * copying
+    pipeline = job.pipeline()
+    wanted = job.wanted(core)
+    # In the middle of an image a region reaches out on all sides.
+    inner = _middle(core, job)
+    boxes = pipeline.fold(job.wanted(inner))
+    reading = boxes["image"].size * item
+    computing = max(pipeline.memory(wanted), pipeline.memory(job.wanted(inner)))
+    halo = job.stardist.instances.halo
+    labelling = core.grow(2 * halo).size * LABEL_BYTES
+    statistics = 4096 * 4096 * (item + 8 * job.frame.channels)
+    weights = 4 * (job.model.weights.stat().st_size if job.model else 0)
+    each = max(reading + core.size, statistics, labelling, copying)
+    return PROCESS_BYTES + weights + computing + threads * each
+
+
+def choose_region(job: Job, resources: Resources, workers: int) -> int:
+    """Side of a region in pixels.
+
+    The largest up to `LARGEST_REGION` that fits the memory and leaves two regions per worker.
+
+    Raises
+    ------
+    RecipeError
+        If the side that was asked for is no whole number of shards.
+    ResourceError
+        If not even a region of one shard fits.
+    """
+    shard = job.shard
+    if resources.region is not None:
+        if resources.region % shard:
+            raise RecipeError(
+                where="--region",
+                expected=f"a multiple of the shard, {shard}",
+                found=str(resources.region),
+                remedy=f"Use {max(1, round(resources.region / shard)) * shard}.",
+            )
+        _check_memory(job, resources, resources.region, workers)
+        return resources.region
+    side = max(1, LARGEST_REGION // shard) * shard
+    limit = memory_limit(resources)
+    while side > shard and (
+        worker_bytes(job, side, resources.threads) * workers > limit
+        or _regions(job, side) < 2 * workers
+    ):
+        side -= shard
+    _check_memory(job, resources, side, workers)
+    return side
+
+
+def choose_workers(job: Job, resources: Resources) -> int:
+    """Worker processes: what was asked for, else one per core as far as memory allows.
+
+    Raises
+    ------
+    ResourceError
+        If memory does not suffice for what was asked, or for one.
+    """
+    smallest = resources.region or job.shard
+    if resources.workers is not None:
+        _check_memory(job, resources, smallest, resources.workers)
+        return resources.workers
+    fit = memory_limit(resources) // worker_bytes(job, smallest, resources.threads)
+    return int(max(1, min(cores(), fit, _regions(job, smallest))))
+
+
+def memory_limit(resources: Resources) -> int:
+    """Bytes that all workers together may take."""
+    if resources.memory_gib is not None:
+        return int(resources.memory_gib * 2**30)
+    return int(0.8 * free_memory())
+
+
+def _check_memory(job: Job, resources: Resources, region: int, workers: int) -> None:
+    """Refuse what cannot fit."""
+    each, limit = worker_bytes(job, region, resources.threads), memory_limit(resources)
+    if each * workers > limit:
+        raise ResourceError(
+            where=f"memory of {workers} workers with regions of {region}",
+            expected=f"at most {limit / 2**30:.1f} GiB in all",
+            found=f"{each * workers / 2**30:.1f} GiB projected ({each / 2**30:.1f} GiB each)",
+            remedy="Lower --workers, --region or storage.shard, or raise resources.memory_gib.",
+        )
+
+
+def _regions(job: Job, side: int) -> int:
+    """Regions of a side that the area is cut into, over all planes."""
+    return len(Grid(job.frame.planes, job.area.shape[-2:], (side, side)))  # type: ignore[arg-type]
+
+
+def _middle(core: Box, job: Job) -> Box:
+    """Place a core of this size as far from the image's edges as it can lie, on the shard grid."""
+    start = tuple(
+        max(0, (n - c) // 2) // job.shard * job.shard
+        for n, c in zip(job.frame.extent, core.shape, strict=True)
+    )
+    return core.shift(start).clip(job.frame.bounds)

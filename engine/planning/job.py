@@ -1,0 +1,255 @@
+"""A job: everything a task must know to do its part, small, frozen and picklable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from engine.recipe import StarDistRecipe
+from engine.stages.base import Pipeline
+from engine.stages.normalise import Levels, Normalise
+from engine.stages.stardist import Candidates, Instances
+from tiling import Box, Grid
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from engine.device import Launch
+    from engine.networks.model_folder import ModelFolder
+    from engine.recipe import IdentityRecipe
+    from engine.stages.base import Frame
+    from engine.store import Axis, Level
+
+PassKind = Literal["range", "statistics", "regions", "labels", "copy", "pyramid"]
+
+
+@dataclass(frozen=True)
+class SourceRef:
+    """Where pixels come from.
+
+    Parameters
+    ----------
+    path : str
+        An OME-Zarr image, or a foreign file, folder or glob.
+    foreign : bool
+        Whether `path` is ingested rather than read as OME-Zarr.
+    level : int
+        Resolution level of an OME-Zarr image.
+    channels : tuple of int
+        Channels that are read, in the order in which they are wanted.
+    """
+
+    path: str
+    foreign: bool
+    level: int
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A pyramid that the run writes.
+
+    Parameters
+    ----------
+    name : str
+        "image", "probability", or the name of a label image.
+    group : str
+        Its group inside OUT; "" is the root.
+    dtype : str
+        NumPy dtype as stored.
+    scale : int
+        Pixels of the level that is read per pixel of the layer's level 0.
+    axes : tuple of Axis
+        Axes of its arrays.
+    levels : tuple of Level
+        Finest first; paths are relative to the group.
+    chunk, shard : int
+        Sides in pixels of the layer.
+    """
+
+    name: str
+    group: str
+    dtype: str
+    scale: int
+    axes: tuple[Axis, ...]
+    levels: tuple[Level, ...]
+    chunk: int
+    shard: int
+
+    @property
+    def channels(self) -> int:
+        """Channels; 1 where there is no such axis."""
+        names = [axis.name for axis in self.axes]
+        return self.levels[0].shape[names.index("c")] if "c" in names else 1
+
+    def leading(self, plane: tuple[int, ...], channel: int) -> tuple[int, ...]:
+        """Index on every axis before y and x."""
+        rest = iter(plane)
+        return tuple(channel if axis.name == "c" else next(rest) for axis in self.axes[:-2])
+
+    @property
+    def is_label(self) -> bool:
+        """Whether pixels are ids."""
+        return self.group.startswith("labels/")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One sweep over an array, in regions; the next starts when it is done.
+
+    Parameters
+    ----------
+    name : str
+        Name of its records.
+    kind : str
+        What a task of it does.
+    grid : Grid
+        Its cells: what is written, or counted, as a whole.
+    layer : str
+        Name of the layer it writes; "" for none.
+    level : int
+        Level of that layer.
+    shrink : int
+        Pixels of the level that is read per pixel of the grid.
+    """
+
+    name: str
+    kind: PassKind
+    grid: Grid
+    layer: str = ""
+    level: int = 0
+    shrink: int = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run does; equal jobs give equal pixels.
+
+    Parameters
+    ----------
+    out : Path
+        Where the result goes.
+    source : SourceRef
+        Where pixels come from.
+    frame : Frame
+        Planes, extent, channels read and dtype of the source.
+    recipe : Recipe
+        With nothing left to choose.
+    layers : tuple of Layer
+        What is written.
+    area : Box
+        Part of every plane that is done; whole shards.
+    shard : int
+        Side of a shard in pixels of the level that is read.
+    digest : str
+        Of everything that decides pixels.
+    launch : Launch or None
+        How the network runs.
+    model : ModelFolder or None
+        The network.
+    """
+
+    out: Path
+    source: SourceRef
+    frame: Frame
+    recipe: IdentityRecipe | StarDistRecipe
+    layers: tuple[Layer, ...]
+    area: Box
+    shard: int
+    digest: str
+    launch: Launch | None = None
+    model: ModelFolder | None = None
+
+    def layer(self, name: str) -> Layer:
+        """Layer by name."""
+        return next(layer for layer in self.layers if layer.name == name)
+
+    @property
+    def stardist(self) -> StarDistRecipe:
+        """The recipe, where it is one that segments.
+
+        Raises
+        ------
+        TypeError
+            If it is not: an error of the caller.
+        """
+        if not isinstance(self.recipe, StarDistRecipe):
+            msg = f"a job that copies has no such part: {self.recipe}"
+            raise TypeError(msg)
+        return self.recipe
+
+    def pipeline(self, levels: Levels | None = None, halo: int | None = None) -> Pipeline:
+        """Stages of the regions pass.
+
+        Parameters
+        ----------
+        levels : Levels or None
+            Statistics of pass 0; without them the pipeline can only plan.
+        halo : int or None
+            Halo of the instances where it must be wider than the recipe's.
+        """
+        recipe, model, launch = self.stardist, self.model, self.launch
+        if model is None or launch is None:
+            msg = "a job that segments has a model and a launch"
+            raise TypeError(msg)
+        tiling = recipe.tiling.with_network(max(model.config.divisor), model.config.grid[0])
+        prob, nms = recipe.segment.prob_threshold, recipe.segment.nms_threshold
+        return Pipeline(
+            (
+                Normalise(self.frame, levels, recipe.input.nonfinite),
+                Candidates(
+                    self.frame,
+                    model,
+                    tiling,
+                    model.thresholds.prob if prob is None else prob,
+                    launch.tiles,
+                ),
+                Instances(
+                    self.frame,
+                    model.thresholds.nms if nms is None else nms,
+                    halo or recipe.instances.halo,
+                ),
+            )
+        )
+
+    def wanted(self, core: Box) -> dict[str, Box]:
+        """Boxes of the products that the regions pass makes for a core."""
+        return {"objects": core, "probability": core}
+
+    def passes(self) -> tuple[Pass, ...]:
+        """All passes but pass 0, in order."""
+        cell = (self.shard, self.shard)
+        grid = Grid(self.frame.planes, self.frame.extent, cell)
+        passes = []
+        if isinstance(self.recipe, StarDistRecipe):
+            name = self.recipe.instances.name
+            passes.append(Pass("regions", "regions", grid))
+            passes.append(Pass("labels", "labels", grid, name))
+        if any(layer.name == "image" for layer in self.layers):
+            passes.append(Pass("copy", "copy", grid, "image"))
+        passes += [
+            Pass(
+                f"pyramid-{layer.name}-{k}",
+                "pyramid",
+                self._level_grid(layer, k),
+                layer.name,
+                k,
+                layer.scale * 2**k,
+            )
+            for layer in self.layers
+            for k in range(1, len(layer.levels))
+        ]
+        return tuple(passes)
+
+    def statistics_pass(self, kind: Literal["range", "statistics"]) -> Pass:
+        """Make a sweep of pass 0; its cells do not depend on how the result is stored."""
+        side = 4096
+        if self.stardist.normalise.over == "local":
+            cell = self.stardist.normalise.cell
+            side = max(1, side // cell) * cell
+        return Pass(kind, kind, Grid(self.frame.planes, self.frame.extent, (side, side)))
+
+    def _level_grid(self, layer: Layer, level: int) -> Grid:
+        """Shards of one level of a layer."""
+        y, x = layer.levels[level].shape[-2:]
+        return Grid(self.frame.planes, (y, x), (layer.shard, layer.shard))

@@ -1,0 +1,254 @@
+"""The plan: from image, OUT and settings to a job, its pending regions and its cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engine.errors import OutputError, RecipeError
+from engine.ledger import Ledger
+from engine.planning.cost import Tiles, choose_region, choose_workers, count_tiles, worker_bytes
+from engine.planning.jobs import (
+    check_extent,
+    copy_job,
+    ingest_job,
+    input_identity,
+    keep_precision,
+    stardist_job,
+)
+from engine.planning.layers import disk_bytes, layer_bytes
+from engine.planning.places import check_disk, check_out
+from engine.recipe import StarDistRecipe, digest, digest_parts
+from engine.store import inspect_image
+from tiling import Box, Region
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from engine.planning.job import Job, Pass
+    from engine.recipe import Resources, Settings, Storage
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do, and what it would cost.
+
+    Parameters
+    ----------
+    job : Job
+        What tasks need.
+    parts : dict of str to str
+        Everything that decides pixels, by name; their digest is the job's.
+    resources : Resources
+        What the machine gives.
+    region : int
+        Side of a region in pixels.
+    workers : int
+        Worker processes.
+    worker_bytes : int
+        Projected peak of each.
+    tiles : Tiles
+        Tiles that are computed, and how many of them twice.
+    read_bytes, write_bytes, disk_bytes : int
+        Decoded bytes read and written, and bytes set aside on disk.
+    regions, pending : int
+        Regions in all, and those that are not done.
+    notes : tuple of str
+        What the user should know and can be done all the same.
+    """
+
+    job: Job
+    parts: dict[str, str]
+    resources: Resources
+    region: int
+    workers: int
+    worker_bytes: int
+    tiles: Tiles
+    read_bytes: int
+    write_bytes: int
+    disk_bytes: int
+    regions: int
+    pending: int
+    notes: tuple[str, ...] = ()
+
+
+def make_plan(image: str, out: str | Path, settings: Settings, within: Box | None = None) -> Plan:
+    """Plan a run of a recipe.
+
+    Parameters
+    ----------
+    image : str
+        Path of an OME-Zarr image.
+    out : str or Path
+        Path of the result; a run that stands there is continued.
+    settings : Settings
+        Recipe, storage and resources.
+    within : Box or None
+        Part of every plane, in pixels of the level that is read; widened to whole shards.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    RefusedError
+        If anything is wrong with the image, the recipe, the model, the place or the machine.
+    """
+    place = check_out(out, image)
+    info = inspect_image(image)
+    recipe = settings.recipe
+    level = recipe.input.level
+    if level >= len(info.levels):
+        raise RecipeError(
+            where="input.level",
+            expected=f"0 to {len(info.levels) - 1}, the levels of '{image}'",
+            found=str(level),
+            remedy="Choose one of the levels that the image has.",
+        )
+    extent = info.levels[level].shape[-2:]
+    check_extent(image, extent)
+    area = _area(within, extent, settings.storage.shard)
+    if isinstance(recipe, StarDistRecipe):
+        recipe = keep_precision(recipe, Ledger(place))
+        job, extra = stardist_job(info, recipe, settings)
+    else:
+        job, extra = copy_job(info, recipe, settings.storage)
+    extra |= {
+        "input": input_identity(info, level),
+        "area": str(area),
+        "storage.chunk": str(settings.storage.chunk),
+        "storage.shard": str(settings.storage.shard),
+        "storage.with_image": str(settings.storage.with_image),
+    }
+    return _finish(replace(job, out=place, area=area), extra, settings.resources)
+
+
+def make_ingest_plan(
+    source: str,
+    dest: str | Path,
+    storage: Storage,
+    resources: Resources,
+    pixel_size_um: float | None = None,
+) -> Plan:
+    """Plan an ingest: a copy of a foreign file, folder or glob into OME-Zarr.
+
+    Parameters
+    ----------
+    source : str
+        File, folder or glob.
+    dest : str or Path
+        Path of the OME-Zarr image to make.
+    storage : Storage
+        Chunk and shard.
+    resources : Resources
+        What the machine gives.
+    pixel_size_um : float or None
+        Side of a pixel in micrometres, in place of what the source says.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    RefusedError
+        If the source cannot be taken or the place not be used.
+    """
+    place = check_out(dest, source)
+    job, extra = ingest_job(source, storage, pixel_size_um)
+    job = replace(job, out=place)
+    return _finish(job, extra, resources)
+
+
+def pending_regions(step: Pass, done: Iterable[Region], region: int, area: Box) -> Iterator[Region]:
+    """Regions of a pass that are still to be done.
+
+    Parameters
+    ----------
+    step : Pass
+        The pass.
+    done : iterable of Region
+        Its regions that stand, of any size.
+    region : int
+        Side of a region in pixels of the level that is read; pyramids take single shards.
+    area : Box
+        Part of every plane that is done, in pixels of the level that is read.
+    """
+    cell = step.grid.cell
+    times = 1 if step.kind in ("pyramid", "range", "statistics") else max(1, region // cell[0])
+    bounds = Box.of_shape(step.grid.extent)
+    within = bounds
+    if step.kind not in ("range", "statistics"):
+        within = area.coarsen(step.shrink).snap(cell).clip(bounds)
+    for left in step.grid.missing(done, (cell[0] * times, cell[1] * times)):
+        core = left.core.clip(within)
+        if not core.empty:
+            yield Region(left.plane, core)
+
+
+def _finish(job: Job, extra: dict[str, str], resources: Resources) -> Plan:
+    """Digest, compare with what stands in OUT, and count."""
+    parts = digest_parts(job.recipe, extra)
+    job = replace(job, digest=digest(parts))
+    ledger = Ledger(job.out)
+    if ledger.exists:
+        compare_parts(ledger.read_run().get("parts", {}), parts, job.out)
+    workers = choose_workers(job, resources)
+    region = choose_region(job, resources, workers)
+    total = pending = 0
+    for step in job.passes()[:1]:
+        done = [record.region for record in ledger.records(step.name, job.digest)]
+        total = len(list(pending_regions(step, [], region, job.area)))
+        pending = len(list(pending_regions(step, done, region, job.area)))
+    tiles = count_tiles(job, region) if isinstance(job.recipe, StarDistRecipe) else Tiles(0, 0)
+    share = job.area.size / job.frame.bounds.size
+    disk = int(disk_bytes(job.layers) * share)
+    if pending == total:
+        check_disk(job.out, disk)
+    planes = int(np.prod(job.frame.planes, dtype=np.int64))
+    pixels = planes * job.area.size * job.frame.channels * np.dtype(job.frame.dtype).itemsize
+    return Plan(
+        job, parts, resources, region, workers,
+        worker_bytes(job, region, resources.threads), tiles,
+        read_bytes=int(pixels * (2 if tiles.once else 1)),
+        write_bytes=int(sum(map(layer_bytes, job.layers)) * share),
+        disk_bytes=disk, regions=total, pending=pending,
+    )  # fmt: skip
+
+
+def compare_parts(old: dict[str, str], new: dict[str, str], out: Path) -> None:
+    """Refuse to continue a run with something else that decides pixels.
+
+    Raises
+    ------
+    OutputError
+        Names every difference, old and new value.
+    """
+    names = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+    if names:
+        changed = "; ".join(f"{k}: {old.get(k, 'absent')} -> {new.get(k, 'absent')}" for k in names)
+        raise OutputError(
+            where=f"OUT '{out}'",
+            expected="the settings, model and input that it was started with",
+            found=changed,
+            remedy="Choose another OUT, or go back to the settings of this one.",
+        )
+
+
+def _area(within: Box | None, extent: Sequence[int], shard: int) -> Box:
+    """Part of every plane that is done: what was asked for, widened to whole shards."""
+    bounds = Box.of_shape(extent)
+    if within is None:
+        return bounds
+    if within.empty or not bounds.contains(within):
+        raise RecipeError(
+            where=f"--within {within}",
+            expected=f"a box y0:y1,x0:x1 inside the image, {bounds}",
+            found=str(within),
+            remedy="Choose a part of the image.",
+        )
+    return within.snap(shard).clip(bounds)
