@@ -229,7 +229,7 @@ def _read(path: Path) -> NDArray[Any]:
     try:
         tiff = path.suffix.lower() in TIFF_SUFFIXES
         pixels: NDArray[Any] = np.asarray(tifffile.imread(path) if tiff else imread(path))
-    except (OSError, ValueError, tifffile.TiffFileError) as err:
+    except (OSError, ValueError, SyntaxError, tifffile.TiffFileError) as err:  # PIL: SyntaxError
         raise InputError(
             where=str(path), expected="a readable image", found=str(err),
             remedy="Copy it again or leave it out.",
