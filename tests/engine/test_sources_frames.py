@@ -191,3 +191,13 @@ def test_the_cache_is_bounded_in_bytes() -> None:
     assert cache.held_bytes == 1000
     cache.get("large", lambda: calls.append(1) or np.zeros(1000, np.uint8))
     assert not calls
+
+
+def test_what_is_appended_behind_the_end_of_a_picture_does_no_harm(tmp_path: Path) -> None:
+    array = noise(H, W)
+    appendix = bytes(9000)
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(array) + appendix)
+    (tmp_path / "a.jpg").write_bytes(imagecodecs.jpeg8_encode(array) + appendix)
+    for name in ("a.png", "a.jpg"):
+        with open_source(str(tmp_path / name)) as source:
+            assert source.read({}, Box.of_shape((H, W))).shape == (1, H, W)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import InputError
-from engine.store.sources.base import FileStamp, Source, SourceInfo, check_request, stamp
+from engine.store.sources.base import FileStamp, Source, SourceInfo, stamp
+from engine.store.sources.checks import check_request
 
 if TYPE_CHECKING:
     import numpy as np

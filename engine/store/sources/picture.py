@@ -9,14 +9,8 @@ import imagecodecs
 import numpy as np
 
 from engine.errors import InputError
-from engine.store.sources.base import (
-    FileStamp,
-    Source,
-    SourceInfo,
-    check_request,
-    check_shape,
-    stamp,
-)
+from engine.store.sources.base import FileStamp, Source, SourceInfo, stamp
+from engine.store.sources.checks import check_request, check_shape
 from engine.store.sources.facts import RGB_COLORS, RGB_NAMES
 from engine.store.sources.picture_header import PictureHeader, read_header
 

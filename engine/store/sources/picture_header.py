@@ -123,7 +123,7 @@ def _png(path: Path, file: BinaryIO) -> PictureHeader:
         if tag in {b"IDAT", b"IEND"}:
             break
         file.seek(length + 4, 1)
-    if b"IEND" not in _tail(file):
+    if not _holds(file, b"IEND", file.tell()):
         raise _cut_off(path, "PNG", "no end marker")
     samples = _PNG_SAMPLES.get(color, 0) + alpha
     dtype = "uint16" if bits == 16 else "uint8"
@@ -160,7 +160,8 @@ def _jpeg(path: Path, file: BinaryIO) -> PictureHeader:
             found=f"{samples} components of {bits} bits",
             remedy="Convert the image to RGB or save it as TIFF.",
         )
-    if b"\xff\xd9" not in _tail(file):
+    # From the frame header on: a preview in the EXIF data before it has an end marker too.
+    if not _holds(file, b"\xff\xd9", file.tell()):
         raise _cut_off(path, "JPEG", "no end marker")
     return PictureHeader("jpeg", height, width, samples, "uint8")
 
@@ -195,11 +196,14 @@ def _grey_palette(file: BinaryIO, header: int) -> bool:
     return all(palette[4 * i : 4 * i + 3] == bytes([i, i, i]) for i in range(len(palette) // 4))
 
 
-def _tail(file: BinaryIO) -> bytes:
-    """Read the last bytes; some programs append a little behind the end marker."""
+def _holds(file: BinaryIO, marker: bytes, start: int) -> bool:
+    """Whether an end marker follows position `start`: near the end, or before an appendix."""
     size = file.seek(0, 2)
-    file.seek(max(0, size - _TAIL_BYTES))
-    return file.read()
+    for at in (max(start, size - _TAIL_BYTES), start):
+        file.seek(at)
+        if marker in file.read():
+            return True
+    return False
 
 
 def _cut_off(path: Path, kind: str, found: str) -> InputError:

@@ -10,7 +10,8 @@ import numpy as np
 from openslide import OpenSlide, OpenSlideError
 
 from engine.errors import InputError
-from engine.store.sources.base import FileStamp, Source, SourceInfo, check_request, stamp
+from engine.store.sources.base import FileStamp, Source, SourceInfo, stamp
+from engine.store.sources.checks import check_request
 from engine.store.sources.facts import RGB_COLORS, RGB_NAMES, Facts
 from engine.store.sources.units import micrometers
 

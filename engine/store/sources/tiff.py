@@ -10,13 +10,8 @@ import numpy as np
 from tifffile import TiffFile
 
 from engine.errors import InputError
-from engine.store.sources.base import (
-    FileStamp,
-    Source,
-    SourceInfo,
-    check_request,
-    stamp,
-)
+from engine.store.sources.base import FileStamp, Source, SourceInfo, stamp
+from engine.store.sources.checks import check_request
 from engine.store.sources.facts import Facts, channel_labels
 from engine.store.sources.ome_xml import missing_files, parse_ome
 from engine.store.sources.tiff_chain import count_pages

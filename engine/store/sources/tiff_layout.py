@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.errors import InputError
-from engine.store.sources.base import AXES, check_shape, taken_dtype
+from engine.store.sources.base import AXES
+from engine.store.sources.checks import check_shape, taken_dtype
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries

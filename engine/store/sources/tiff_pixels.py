@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
 from math import prod
 from operator import add
 from pathlib import Path
@@ -15,15 +14,14 @@ import numpy as np
 from engine.errors import InputError
 from engine.store.sources.cache import DecodeCache
 from engine.store.sources.tiff_chain import beyond_end
-from tiling.box import Box
+from engine.store.sources.tiff_grid import SegmentGrid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
     from tifffile import TiffFrame, TiffPage
 
     from engine.store.sources.tiff_layout import PageStack
+    from tiling.box import Box
 
 # Tiles that reach over a box are kept for its neighbour: a row of 512-px tiles along an edge of
 # 8192 px in RGB is 13 MB.
@@ -31,36 +29,6 @@ CACHE_BYTES = 32 << 20
 
 # Compressions that tifffile decodes with tables kept outside of the segment.
 _JPEG = {6, 7, 34892, 33007}
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """How a page is cut into segments: tiles, or strips as tiles of full width."""
-
-    depth: int
-    height: int
-    width: int
-    along: tuple[int, int, int]
-
-    @classmethod
-    def of(cls, page: TiffPage) -> _Grid:
-        _, n_depth, n_rows, n_columns, _ = page.shaped
-        if page.is_tiled:
-            depth, height, width = page.tiledepth, page.tilelength, page.tilewidth
-        else:
-            depth, height, width = 1, max(1, min(page.rowsperstrip, n_rows)), n_columns
-        along = (-(-n_depth // depth), -(-n_rows // height), -(-n_columns // width))
-        return cls(depth, height, width, along)
-
-    def meeting(self, separate: int, depth: int, box: Box) -> Iterator[tuple[int, Box]]:
-        """Give number and rectangle of each segment that meets a box; not clipped to the image."""
-        n_depth, n_rows, n_columns = self.along
-        base = (separate * n_depth + depth // self.depth) * n_rows
-        cells = box.coarsen((self.height, self.width))
-        for i in range(cells.start[0], cells.stop[0]):
-            for j in range(cells.start[1], cells.stop[1]):
-                cell = Box((i, j), (i + 1, j + 1)).refine((self.height, self.width))
-                yield (base + i) * n_columns + j, cell
 
 
 class TiffPixels:
@@ -85,7 +53,7 @@ class TiffPixels:
     def __init__(self, path: Path, stack: PageStack) -> None:
         self._path = path
         self._stack = stack
-        self._grid = _Grid.of(stack.keyframe)
+        self._grid = SegmentGrid.of(stack.keyframe)
         self._lock = threading.Lock()
         self._cache = DecodeCache(CACHE_BYTES)
         self._check_codec()
