@@ -88,9 +88,7 @@ def load_checked(network: StarDistUNet, state: Mapping[str, Tensor], where: str)
     network.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
 
 
-def save_folder(
-    network: StarDistUNet, thresholds: Thresholds, card: str, path: Path, *, half: bool = False
-) -> None:
+def save_folder(network: StarDistUNet, thresholds: Thresholds, card: str, path: Path) -> None:
     """Write a model folder; it appears complete or not at all.
 
     Parameters
@@ -103,8 +101,6 @@ def save_folder(
         Markdown for ``README.md``: what the model is, for whom, from which data, how good.
     path : Path
         The folder to make; its parent is made where missing.
-    half : bool
-        Whether to store float16 instead of float32.
 
     Raises
     ------
@@ -118,8 +114,7 @@ def save_folder(
         )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     fused = network.fuse()
-    dtype = torch.float16 if half else torch.float32
-    state = {k: v.to(dtype).contiguous() for k, v in fused.state_dict().items()}
+    state = {k: v.float().contiguous() for k, v in fused.state_dict().items()}
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         temporary.chmod(0o755)  # mkdtemp makes it readable by its owner alone
