@@ -14,6 +14,9 @@ import numpy as np
 #: Bins of a histogram over values that are too many to count one by one.
 BINS = 2**16
 
+#: Values that are counted at once.
+_PIECE = 2**20
+
 
 @dataclass(frozen=True, slots=True)
 class Binning:
@@ -57,12 +60,18 @@ class Binning:
 
     def count(self, values: np.ndarray) -> np.ndarray:
         """Histogram of finite values: (bins,) int64."""
-        if self.exact:
-            index = values.ravel().astype(np.int64) - int(self.first)
-        else:
-            place = (values.ravel().astype(np.float64) - self.first) / self.width
-            index = np.clip(place.astype(np.int64), 0, self.bins - 1)
-        return np.bincount(index, minlength=self.bins).astype(np.int64)
+        counts = np.zeros(self.bins, np.int64)
+        flat = values.ravel()
+        # In pieces: the integer copies of a whole region would be its largest arrays.
+        for start in range(0, flat.size, _PIECE):
+            piece = flat[start : start + _PIECE]
+            if self.exact:
+                index = piece.astype(np.int64) - int(self.first)
+            else:
+                place = (piece.astype(np.float64) - self.first) / self.width
+                index = np.clip(place.astype(np.int64), 0, self.bins - 1)
+            counts += np.bincount(index, minlength=self.bins)
+        return counts
 
     def percentile(self, counts: np.ndarray, q: float) -> float:
         """Percentile `q` with linear interpolation between order statistics, as NumPy defines it.

@@ -92,7 +92,7 @@ class StarObjects:
         if len(self) == 0:
             return np.empty((0, 2, self.rays.shape[1]), np.float32)
         outlines: np.ndarray = dist_to_coord(self.rays, self.points)
-        return outlines.astype(np.float32)
+        return np.asarray(outlines, np.float32)
 
     @property
     def reach(self) -> float:
@@ -102,7 +102,8 @@ class StarObjects:
 
 def _rows(mask: np.ndarray) -> np.ndarray:
     """Rows of a mask that are true throughout."""
-    return np.logical_and.reduce(mask, axis=1)
+    rows: np.ndarray = np.logical_and.reduce(mask, axis=1)
+    return rows
 
 
 def keys(points: np.ndarray, plane: int, extent: tuple[int, int]) -> np.ndarray:
@@ -123,7 +124,8 @@ def keys(points: np.ndarray, plane: int, extent: tuple[int, int]) -> np.ndarray:
         Neighbouring regions name an object alike without talking to each other.
     """
     place = (np.int64(plane) * extent[0] + points[:, 0]) * extent[1] + points[:, 1]
-    return (place + 1).astype(np.uint64)
+    names: np.ndarray = (place + 1).astype(np.uint64)
+    return names
 
 
 def suppress(candidates: StarObjects, threshold: float) -> StarObjects:

@@ -186,8 +186,8 @@ class _Pool:
     def add(self, places: Sequence[Placement], prob: torch.Tensor, rays: torch.Tensor) -> None:
         """Add a launch: prob (N, y, x), rays (N, y, x, R), in lattice order."""
         for k, place in enumerate(places):
-            source = (k, *place.source.slices())
-            target = place.target.slices((self._top, 0))
+            source: tuple[Any, ...] = (k, *place.source.slices())
+            target: tuple[Any, ...] = place.target.slices((self._top, 0))
             self._sums[target][..., 0] += prob[source]
             self._sums[target][..., 1:] += rays[source]
             self._squares[target] += prob[source] ** 2

@@ -1,0 +1,189 @@
+"""The public functions: ingest, plan and run, as the command line calls them."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from engine.planning import make_ingest_plan, make_plan
+from engine.recipe import Resources, Storage, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from engine.planning import Plan
+    from engine.recipe import Settings
+    from engine.running import Listener, Outcome
+    from tiling import Box
+
+
+class Silent:
+    """A listener that tells nobody."""
+
+    def cluster_started(self, dashboard: str, workers: int) -> None:
+        """Do nothing."""
+
+    def pass_started(self, name: str, regions: int, done: int, pixels: int) -> None:
+        """Do nothing."""
+
+    def region_done(self, name: str, pixels: int) -> None:
+        """Do nothing."""
+
+    def region_failed(self, failure: object) -> None:
+        """Do nothing."""
+
+
+def plan(
+    image: str | Path,
+    out: str | Path,
+    recipe: str | Settings = "nuclei",
+    *,
+    overrides: Sequence[str] = (),
+    within: Box | None = None,
+) -> Plan:
+    """Say what a run would do and cost; writes nothing.
+
+    Parameters
+    ----------
+    image : str or Path
+        An OME-Zarr image.
+    out : str or Path
+        Where the result would go; a run that stands there would be continued.
+    recipe : str or Settings
+        Name of a bundled recipe, path of a recipe file, or settings already parsed.
+    overrides : sequence of str
+        Settings such as ``"tiling.overlap=96"``; only with a name or path.
+    within : Box or None
+        Part of every plane (y, x), in pixels of the level that is read.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    RefusedError
+        If it cannot be done, with where, what was expected, what was found and what to do.
+
+    Examples
+    --------
+    >>> import engine
+    >>> engine.plan("cells.ome.zarr", "out.ome.zarr").regions  # doctest: +SKIP
+    4
+    """
+    settings = load_settings(recipe, overrides) if isinstance(recipe, str) else recipe
+    return make_plan(str(image), out, settings, within)
+
+
+def run(
+    image: str | Path,
+    out: str | Path,
+    recipe: str | Settings = "nuclei",
+    *,
+    overrides: Sequence[str] = (),
+    within: Box | None = None,
+    cluster: str = "local",
+    listener: Listener | None = None,
+) -> Outcome:
+    """Run a recipe on an image, or continue where it stopped.
+
+    Parameters
+    ----------
+    image, out, recipe, overrides, within
+        As in `plan`.
+    cluster : str
+        "local" starts worker processes here; else the address of a Dask scheduler.
+    listener : Listener or None
+        Is told of progress.
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    RefusedError
+        If it cannot be done; nothing is written then.
+    InterruptedRunError
+        If it is stopped; what is done stays done.
+
+    Notes
+    -----
+    Starts processes: in a script, call it below ``if __name__ == "__main__":``.
+    """
+    return run_plan(plan(image, out, recipe, overrides=overrides, within=within), cluster, listener)
+
+
+def run_plan(prepared: Plan, cluster: str, listener: Listener | None = None) -> Outcome:
+    """Run a plan that was already made; see `run`."""
+    from engine.running import execute  # planning needs no scheduler
+
+    return execute(prepared, cluster, listener or Silent())
+
+
+def ingest(
+    source: str | Path,
+    dest: str | Path,
+    *,
+    pixel_size_um: float | None = None,
+    storage: Storage | None = None,
+    resources: Resources | None = None,
+    overwrite: bool = False,
+    cluster: str = "local",
+    listener: Listener | None = None,
+) -> Outcome:
+    """Copy a foreign image into OME-Zarr 0.5, or continue a copy that stopped.
+
+    Parameters
+    ----------
+    source : str or Path
+        TIFF, OME-TIFF, ImageJ stack, slide, PNG, JPEG, or a folder or glob of equal frames.
+    dest : str or Path
+        Where the image goes; its name ends in ``.ome.zarr``.
+    pixel_size_um : float or None
+        Side of a pixel in micrometres, in place of what the source says.
+    storage : Storage or None
+        Chunk and shard.
+    resources : Resources or None
+        Workers, threads and memory.
+    overwrite : bool
+        Remove an image that tilewright wrote there before.
+    cluster, listener
+        As in `run`.
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    RefusedError
+        If the source cannot be taken; nothing is written then.
+    """
+    prepared = plan_ingest(source, dest, pixel_size_um, storage, resources, overwrite=overwrite)
+    return run_plan(prepared, cluster, listener)
+
+
+def plan_ingest(
+    source: str | Path,
+    dest: str | Path,
+    pixel_size_um: float | None,
+    storage: Storage | None,
+    resources: Resources | None,
+    *,
+    overwrite: bool,
+) -> Plan:
+    """Plan an ingest; see `ingest`."""
+    from engine.planning.places import check_out
+
+    place = check_out(dest, str(source))
+    if overwrite and place.exists():
+        # Checked to be ours, and the source is looked at first: a typo must not cost an image.
+        from engine.store.sources import open_source
+
+        open_source(str(source)).close()
+        shutil.rmtree(place)
+    return make_ingest_plan(
+        str(source), place, storage or Storage(), resources or Resources(), pixel_size_um
+    )

@@ -1,0 +1,240 @@
+"""The commands of `tilewright`; exit codes 0 done, 2 refused, 3 regions missing, 130 stopped."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from engine.cli.progress import TerminalProgress
+from engine.cli.show import show_outcome, show_plan, show_scores
+from engine.errors import RecipeError, TilewrightError
+
+if TYPE_CHECKING:
+    from engine.planning import Plan
+    from engine.recipe import Settings
+    from tiling import Box
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Microscopy images of any size: tiled, resumable, stitched into OME-Zarr.",
+)
+train = typer.Typer(no_args_is_help=True, help="Train models on your own images.")
+app.add_typer(train, name="train")
+
+OUT = Console(soft_wrap=True)
+ERR = Console(stderr=True, soft_wrap=True)
+_STATE = {"debug": False}
+
+Recipe = Annotated[str, typer.Option("--recipe", help="Name of a recipe, or a YAML file.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: key=value.")]
+Region = Annotated[int | None, typer.Option(help="Side of a region in pixels.")]
+Workers = Annotated[int | None, typer.Option(help="Worker processes.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+Within = Annotated[str | None, typer.Option(help="Only a part of each plane: y0:y1,x0:x1.")]
+Cluster = Annotated[str, typer.Option(help="local, or a scheduler's address: tcp://host:8786.")]
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Take the options that stand before a command."""
+    _STATE["debug"] = debug
+
+
+@app.command()
+def ingest(
+    source: Annotated[str, typer.Argument(help="TIFF, slide, PNG, JPEG; a folder or glob.")],
+    dest: Annotated[Path, typer.Argument(help="DEST.ome.zarr")],
+    pixel_size: Annotated[float | None, typer.Option(help="Micrometres per pixel.")] = None,
+    chunk: Annotated[int, typer.Option(help="Side of a chunk in pixels.")] = 512,
+    shard: Annotated[int, typer.Option(help="Side of a shard in pixels.")] = 2048,
+    overwrite: Annotated[bool, typer.Option(help="Replace an image made by tilewright.")] = False,
+    workers: Workers = None,
+    cluster: Cluster = "local",
+) -> None:
+    """Copy a foreign image into OME-Zarr 0.5."""
+    from engine.api import plan_ingest
+    from engine.recipe import parse_settings
+
+    document: dict[str, Any] = {
+        "method": "identity",
+        "storage": {"chunk": chunk, "shard": shard},
+        "resources": {"workers": workers},
+    }
+    settings = parse_settings(document, "options")
+    plan = plan_ingest(
+        source, dest, pixel_size, settings.storage, settings.resources, overwrite=overwrite
+    )
+    _execute(plan, cluster)
+
+
+@app.command()
+def plan(
+    image: Annotated[str, typer.Argument(help="An OME-Zarr image.")],
+    out: Annotated[Path, typer.Argument(help="OUT.ome.zarr")],
+    recipe: Recipe = "nuclei",
+    set_: Set = None,
+    region: Region = None,
+    workers: Workers = None,
+    device: Device = None,
+    within: Within = None,
+) -> None:
+    """Say what a run would do and cost; refuse what cannot be done."""
+    from engine.planning import make_plan
+
+    settings = _settings(recipe, set_, region, workers, device)
+    show_plan(OUT, make_plan(image, out, settings, _box(within)))
+
+
+@app.command()
+def run(
+    image: Annotated[str, typer.Argument(help="An OME-Zarr image.")],
+    out: Annotated[Path, typer.Argument(help="OUT.ome.zarr")],
+    recipe: Recipe = "nuclei",
+    set_: Set = None,
+    region: Region = None,
+    workers: Workers = None,
+    device: Device = None,
+    within: Within = None,
+    cluster: Cluster = "local",
+) -> None:
+    """Run a recipe, or continue a run that stopped."""
+    from engine.planning import make_plan
+
+    settings = _settings(recipe, set_, region, workers, device)
+    prepared = make_plan(image, out, settings, _box(within))
+    show_plan(OUT, prepared)
+    _execute(prepared, cluster)
+
+
+@app.command()
+def status(out: Annotated[Path, typer.Argument(help="OUT.ome.zarr")]) -> None:
+    """Say how far a run is, and what is missing."""
+    from engine.report import show_status
+
+    show_status(OUT, out)
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this one.")] = None,
+) -> None:
+    """List the recipes that come with tilewright, or print one."""
+    from engine.recipe import bundled_recipes, recipe_text
+
+    if name is not None:
+        OUT.print(recipe_text(name), markup=False, highlight=False, end="")
+        return
+    for known in bundled_recipes():
+        first = recipe_text(known).splitlines()[0].removeprefix("# ")
+        OUT.print(f"{known:<12}{first}", highlight=False)
+
+
+@app.command()
+def evaluate(
+    pred: Annotated[str, typer.Argument(help="OUT, an OME-Zarr label image, TIFF or PNG.")],
+    truth: Annotated[str, typer.Argument(help="The same, with the truth.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Score labels against truth: F1 and more over IoU, Dice, HD95."""
+    from engine.evaluation import evaluate_paths
+
+    scores = evaluate_paths(pred, truth)
+    if as_json:
+        sys.stdout.write(json.dumps(scores.as_json(), indent=2) + "\n")
+    else:
+        show_scores(OUT, scores)
+
+
+@app.command()
+def preview(
+    out: Annotated[Path, typer.Argument(help="OUT.ome.zarr")],
+    png: Annotated[Path, typer.Argument(help="Picture to write.")],
+    level: Annotated[int | None, typer.Option(help="Resolution level of the labels.")] = None,
+    within: Within = None,
+) -> None:
+    """Draw the labels over the image."""
+    from engine.report import draw_preview
+
+    shown = draw_preview(out, png, level, _box(within))
+    OUT.print(f"{png}: {shown}", highlight=False)
+
+
+def main() -> None:
+    """Run the command line; every refusal is one message, with a traceback only for --debug."""
+    signal.signal(signal.SIGTERM, _stop)
+    # What libraries log goes to the file beside the run, not between the lines of progress.
+    logging.getLogger().addHandler(logging.NullHandler())
+    try:
+        code = app(standalone_mode=False)
+    except TilewrightError as err:
+        if _STATE["debug"]:
+            raise
+        ERR.print(f"[red]error[/red] {err}", highlight=False)
+        code = err.exit_code
+    except typer.Abort:
+        code = 130
+    except KeyboardInterrupt:
+        ERR.print("stopped")
+        code = 130
+    sys.exit(code or 0)
+
+
+def _execute(prepared: Plan, cluster: str) -> None:
+    """Run a plan with progress, and end with the code that says how it went."""
+    from engine.api import run_plan
+
+    with TerminalProgress(OUT) as progress:
+        outcome = run_plan(prepared, cluster, progress)
+    show_outcome(OUT, outcome)
+    if not outcome.complete:
+        raise typer.Exit(3)
+
+
+def _settings(
+    recipe: str,
+    overrides: list[str] | None,
+    region: int | None,
+    workers: int | None,
+    device: str | None,
+) -> Settings:
+    """Recipe with the options that stand for settings of `resources`."""
+    from engine.recipe import load_settings
+
+    options = {"region": region, "workers": workers, "device": device}
+    chosen = [f"resources.{name}={value}" for name, value in options.items() if value is not None]
+    return load_settings(recipe, [*(overrides or []), *chosen])
+
+
+def _box(text: str | None) -> Box | None:
+    """Box of ``y0:y1,x0:x1``."""
+    if text is None:
+        return None
+    from tiling import Box
+
+    match = re.fullmatch(r"(\d+):(\d+),(\d+):(\d+)", text.strip())
+    if not match or int(match[1]) >= int(match[2]) or int(match[3]) >= int(match[4]):
+        raise RecipeError(
+            where=f"--within {text}",
+            expected="y0:y1,x0:x1 in pixels, such as 0:2048,4096:8192",
+            found=f"'{text}'",
+            remedy="Give the first pixel and one past the last on both axes.",
+        )
+    y0, y1, x0, x1 = (int(n) for n in match.groups())
+    return Box((y0, x0), (y1, x1))
+
+
+def _stop(signum: int, frame: object) -> None:
+    """Take SIGTERM for Ctrl-C: the run stops cleanly and keeps what is done."""
+    raise KeyboardInterrupt

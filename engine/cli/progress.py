@@ -1,0 +1,87 @@
+"""Progress on the terminal: a line per pass with regions, megapixels per second and time left."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Self
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rich.console import Console
+    from rich.progress import TaskID
+
+    from engine.ledger import Failure
+
+
+class TerminalProgress:
+    """A listener that draws one bar for each pass.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+        Where to draw.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Progress(
+            TextColumn("{task.description:<22}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("regions  {task.fields[speed]:>7.1f} Mpx/s"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._begun: dict[str, float] = {}
+        self._pixels: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def cluster_started(self, dashboard: str, workers: int) -> None:
+        """Print where Dask shows its workers."""
+        self._console.print(f"{workers} workers; Dask dashboard at {dashboard}")
+
+    def pass_started(self, name: str, regions: int, done: int, pixels: int) -> None:
+        """Add a bar."""
+        if done:
+            self._console.print(f"{name}: {done} of {regions} regions stand already")
+        self._tasks[name] = self._bars.add_task(name, total=regions, completed=done, speed=0.0)
+        self._begun[name] = time.perf_counter()
+        self._pixels[name] = 0
+
+    def region_done(self, name: str, pixels: int) -> None:
+        """Move a bar on."""
+        self._pixels[name] += pixels
+        speed = self._pixels[name] / 1e6 / max(time.perf_counter() - self._begun[name], 1e-9)
+        self._bars.update(self._tasks[name], advance=1, speed=speed)
+
+    def region_failed(self, failure: Failure) -> None:
+        """Print why a region is given up."""
+        self._console.print(
+            f"[red]{failure.pass_name}, {failure.region} failed after {failure.attempts} tries:"
+            f"[/red] {failure.message}",
+            highlight=False,
+        )

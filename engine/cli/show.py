@@ -1,0 +1,121 @@
+"""What the commands print: plans, summaries, states."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from engine.evaluation import Evaluation
+    from engine.planning import Plan
+    from engine.running import Outcome
+
+
+def show_plan(console: Console, plan: Plan) -> None:
+    """Print what a run would do and cost."""
+    job = plan.job
+    table = Table(show_header=False, box=None, pad_edge=False)
+    height, width = job.frame.extent
+    planes = " x ".join(map(str, job.frame.planes))
+    rows = [
+        ("image", f"{job.source.path}, level {job.source.level}"),
+        ("pixels", f"{height} x {width} (y, x)" + (f", {planes} planes" if planes else "")),
+        ("result", str(job.out)),
+        ("regions", f"{plan.regions} of {plan.region} px; {plan.pending} to do"),
+        ("workers", f"{plan.workers} with {plan.resources.threads} threads each"),
+        ("memory per worker", f"{plan.worker_bytes / 2**30:.2f} GiB projected"),
+        ("to read", f"{plan.read_bytes / 1e9:.3f} GB, decoded"),
+        ("to write", f"{plan.write_bytes / 1e9:.3f} GB, decoded"),
+        ("disk set aside", f"{plan.disk_bytes / 1e9:.3f} GB"),
+    ]
+    if job.launch is not None and job.model is not None:
+        device, precision = job.launch.device, job.launch.precision
+        tiling = job.stardist.tiling.with_network(
+            max(job.model.config.divisor), job.model.config.grid[0]
+        )
+        rows += [
+            ("network", f"{job.model.name} on {device}, {precision}"),
+            (
+                "tiles",
+                (
+                    f"{plan.tiles.computed} of {tiling.tile} px, stride {tiling.stride}, margin "
+                    f"{tiling.margin}, {tiling.blend}; {plan.tiles.twice:.1%} computed twice"
+                ),
+            ),
+        ]
+    for name, value in rows:
+        table.add_row(f"[bold]{name}[/bold]", value)
+    console.print(table, highlight=False)
+
+
+def show_outcome(console: Console, outcome: Outcome) -> None:
+    """Print how a run ended."""
+    report = outcome.report
+    if report:
+        console.print(
+            f"[bold]{'done' if outcome.complete else 'incomplete'}[/bold] {report['out']}"
+        )
+        for name, value in summary_rows(report):
+            console.print(f"  {name:<26}{value}", highlight=False)
+    if outcome.failures:
+        console.print(f"[red]{len(outcome.failures)} regions are missing:[/red]")
+        for failure in outcome.failures[:20]:
+            console.print(f"  {failure.pass_name}, {failure.region}: {failure.message}")
+        console.print("Give the same command again to try just these.")
+
+
+def summary_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """Lines of a report that a person reads first."""
+    rows = []
+    if "objects" in report:
+        rows.append(("objects", f"{report['objects']}"))
+        seams = report["seams"]
+        rows.append(
+            (
+                "seams",
+                (
+                    f"{seams['crossing']} objects cross one; {seams['ghosts']} seen only by a "
+                    f"neighbour, {seams['missed']} not seen by it"
+                ),
+            )
+        )
+    if "tile_overlap_deviation_mean" in report:
+        mean, largest = (
+            report["tile_overlap_deviation_mean"],
+            report["tile_overlap_deviation_largest"],
+        )
+        rows.append(
+            ("tiles disagree by", f"{mean:.4f} probability on average, {largest:.3f} at most")
+        )
+        rows.append(("longest ray, halo", f"{report['longest_ray']:.0f} px, {report['halo']} px"))
+    peak, projected = report["worker_bytes_peak"], report["worker_bytes_projected"]
+    rows.append(
+        ("memory per worker", f"{peak / 2**30:.2f} GiB, projected {projected / 2**30:.2f} GiB")
+    )
+    if report.get("seconds_total"):
+        height, width = report["extent"]
+        planes = 1
+        for n in report["planes"]:
+            planes *= n
+        pixels, seconds = planes * height * width, report["seconds_total"]
+        rows.append(("time", f"{seconds:.1f} s, {pixels / 1e6 / seconds:.2f} Mpx/s in all"))
+    return rows
+
+
+def show_scores(console: Console, scores: Evaluation) -> None:
+    """Print a table of scores over the thresholds."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("IoU", "F1", "precision", "recall", "accuracy", "PQ"):
+        table.add_column(name, justify="right")
+    for s in scores.instances:
+        values = (s.f1, s.precision, s.recall, s.accuracy, s.panoptic_quality)
+        table.add_row(f"{s.iou:.2f}", *(f"{v:.3f}" for v in values))
+    console.print(table, highlight=False)
+    pixel = (("Dice", scores.dice), ("IoU", scores.iou_pixels), ("HD95", scores.hd95))
+    text = ", ".join(f"{name} {'none' if v is None else f'{v:.3f}'}" for name, v in pixel)
+    console.print(f"foreground: {text}", highlight=False)
+    if scores.hd95_note:
+        console.print(scores.hd95_note, highlight=False)

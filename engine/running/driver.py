@@ -1,0 +1,265 @@
+"""The driver of a run: passes in order, each from its records, each resumable."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Protocol
+
+from engine.cluster import ClusterSpec, open_cluster
+from engine.errors import InputError, InterruptedRunError
+from engine.labels import make_index, save_index
+from engine.ledger import Failure, Ledger, Record
+from engine.planning.plan import pending_regions
+from engine.recipe import StarDistRecipe
+from engine.running.logs import log_to_folder
+from engine.running.outputs import create_outputs
+from engine.running.window import Sweep
+from engine.statistics import freeze, needs_range
+from engine.store import remove_partial, write_json
+from engine.work import has_levels, save_levels
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from engine.planning import Job, Pass, Plan
+
+
+class Listener(Protocol):
+    """Who is told of progress."""
+
+    def cluster_started(self, dashboard: str, workers: int) -> None:
+        """Note that workers are there, and where Dask shows them."""
+
+    def pass_started(self, name: str, regions: int, done: int, pixels: int) -> None:
+        """Note that a pass starts, with what is done of it and the pixels that are left."""
+
+    def region_done(self, name: str, pixels: int) -> None:
+        """Note that a region of a pass is done."""
+
+    def region_failed(self, failure: Failure) -> None:
+        """Note that a region of a pass is given up."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run.
+
+    Parameters
+    ----------
+    complete : bool
+        Whether nothing is missing.
+    failures : tuple of Failure
+        Regions that are missing, and why.
+    report : dict
+        What was measured; also in ``.tilewright/report.json``.
+    """
+
+    complete: bool
+    failures: tuple[Failure, ...]
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+def execute(plan: Plan, cluster: str, listener: Listener) -> Outcome:
+    """Run a plan to its end, or as far as it goes.
+
+    Parameters
+    ----------
+    plan : Plan
+        What to do; a run that stands in OUT is continued from its records.
+    cluster : str
+        "local", or the address of a scheduler.
+    listener : Listener
+        Is told of progress.
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    RefusedError
+        If the image or the cluster turn out not to serve; what this call made is removed.
+    InterruptedRunError
+        If the user or the system stops the run; what is done stays done.
+    """
+    ledger = Ledger(plan.job.out)
+    fresh = not ledger.exists
+    if fresh:
+        ledger.write_run(_run_document(plan))
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(log_to_folder(ledger.path("logs")))
+            return _Driver(plan, cluster, listener, stack).run()
+    except InputError:
+        if fresh:
+            # Pass 0 found that the image cannot be taken: no pixel was written, leave no trace.
+            shutil.rmtree(ledger.folder)
+            if not any(plan.job.out.iterdir()):
+                plan.job.out.rmdir()
+        raise
+    except KeyboardInterrupt as err:
+        raise InterruptedRunError(
+            where=f"OUT '{plan.job.out}'",
+            expected="to finish",
+            found="a request to stop",
+            remedy="What is done is kept: give the same command again to continue.",
+        ) from err
+
+
+class _Driver:
+    """One call of `execute`: the state that its passes share."""
+
+    def __init__(self, plan: Plan, cluster: str, listener: Listener, stack: ExitStack) -> None:
+        self._plan = plan
+        self._job: Job = plan.job
+        self._ledger = Ledger(plan.job.out)
+        self._spec = ClusterSpec(cluster, plan.workers, plan.resources.threads)
+        self._listener = listener
+        self._stack = stack
+        self._client: Client | None = None
+        self._started = time.perf_counter()
+        self._seconds: dict[str, float] = {}
+        self._computed = 0
+
+    def run(self) -> Outcome:
+        """All passes in order; a later one waits while an earlier one has regions missing."""
+        if isinstance(self._job.recipe, StarDistRecipe) and not has_levels(
+            self._job.out, self._job.digest
+        ):
+            failures = self._statistics()
+            if failures:
+                return Outcome(complete=False, failures=tuple(failures))
+        create_outputs(self._job)
+        for step in self._job.passes():
+            if step.kind == "labels":
+                records = self._ledger.records("regions", self._job.digest)
+                save_index(self._job, make_index(self._job, records))
+            failures = self._sweep(step)
+            if failures:
+                return Outcome(complete=False, failures=tuple(failures), report=self._report())
+        report = self._report()
+        self._clean()
+        return Outcome(complete=True, failures=(), report=report)
+
+    def _statistics(self) -> list[Failure]:
+        """Pass 0: bound the values where that is needed, count them, freeze the result."""
+        names = ("range", "statistics") if needs_range(self._job) else ("statistics",)
+        for name in names:
+            kind = "range" if name == "range" else "statistics"
+            failures = self._sweep(self._job.statistics_pass(kind))  # type: ignore[arg-type]
+            if failures:
+                return failures
+        levels = freeze(self._job, self._ledger.records("statistics", self._job.digest))
+        save_levels(self._job.out, self._job.digest, levels)
+        return []
+
+    def _sweep(self, step: Pass) -> list[Failure]:
+        """Do what is left of a pass."""
+        start = time.perf_counter()
+        plan, job = self._plan, self._job
+        done = [r.region for r in self._ledger.records(step.name, job.digest)]
+        left = list(pending_regions(step, done, plan.region, job.area))
+        if not left:
+            return []
+        self._ledger.forget_failures(step.name)
+        pixels = sum(region.core.size for region in left)
+        client = self._cluster()
+        self._listener.pass_started(step.name, len(done) + len(left), len(done), pixels)
+        failures = []
+        for outcome in Sweep(client, job, step, plan.resources.retries).run(left):
+            if isinstance(outcome, Failure):
+                failures.append(outcome)
+                self._listener.region_failed(outcome)
+            else:
+                self._computed += 1
+                self._listener.region_done(step.name, outcome.region.core.size)
+        self._seconds[step.name] = time.perf_counter() - start
+        return failures
+
+    def _cluster(self) -> Client:
+        """Cluster of this run, started when the first task needs it."""
+        if self._client is None:
+            self._client = self._stack.enter_context(open_cluster(self._spec))
+            workers = len(self._client.scheduler_info()["workers"])
+            self._listener.cluster_started(self._client.dashboard_link, workers)
+        return self._client
+
+    def _report(self) -> dict[str, Any]:
+        """Gather what was measured, and keep it beside the records."""
+        job = self._job
+        steps = {step.name: step for step in job.passes()}
+        notes: dict[str, list[Record]] = {
+            name: list(self._ledger.records(name, job.digest)) for name in steps
+        }
+        report = summarise(self._plan, notes)
+        report["seconds"] = {k: round(v, 3) for k, v in self._seconds.items()}
+        report["seconds_total"] = round(time.perf_counter() - self._started, 3)
+        report["regions_computed_now"] = self._computed
+        report["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(self._ledger.path("report.json"), report)
+        return report
+
+    def _clean(self) -> None:
+        """Remove scratch; last, when nothing needs it any more."""
+        shutil.rmtree(self._ledger.path("work"), ignore_errors=True)
+        shutil.rmtree(self._ledger.path("statistics", "parts"), ignore_errors=True)
+        for layer in self._job.layers:
+            for level in layer.levels:
+                remove_partial(self._job.out / layer.group / level.path)
+
+
+def summarise(plan: Plan, records: dict[str, list[Record]]) -> dict[str, Any]:
+    """Sum the notes of all records to the numbers of the report."""
+    job = plan.job
+    report: dict[str, Any] = {
+        "out": str(job.out),
+        "source": job.source.path,
+        "digest": job.digest,
+        "planes": list(job.frame.planes),
+        "extent": list(job.frame.extent),
+        "regions": {name: len(found) for name, found in records.items()},
+        "worker_bytes_projected": plan.worker_bytes,
+        "worker_bytes_peak": max((r.peak_bytes for v in records.values() for r in v), default=0),
+    }
+    done = [r.notes for r in records.get("regions", [])]
+    drawn = [r.notes for r in records.get("labels", [])]
+    if done:
+        pixels = sum(n["network.overlap_pixels"] for n in done)
+        total = sum(n["network.overlap_deviation"] for n in done) / 2**16
+        report |= {
+            "tiles": sum(n["network.tiles"] for n in done),
+            "longest_ray": max(n["network.longest_ray"] for n in done),
+            "halo": max(n["halo"] for n in done),
+            "tile_overlap_deviation_mean": total / pixels if pixels else 0.0,
+            "tile_overlap_deviation_largest": max(
+                n["network.overlap_deviation_largest"] for n in done
+            ),
+        }
+    if drawn:
+        names = ("objects", "hidden", "crossing", "ghosts", "missed")
+        sums = {name: int(sum(n[name] for n in drawn)) for name in names}
+        report |= {"objects": sums["objects"], "objects_without_pixels": sums["hidden"]}
+        report["seams"] = {k: sums[k] for k in ("crossing", "ghosts", "missed")}
+    return report
+
+
+def _run_document(plan: Plan) -> dict[str, Any]:
+    """Describe a run that starts: what decides its pixels, and where it comes from."""
+    job = plan.job
+    return {
+        "digest": job.digest,
+        "parts": plan.parts,
+        "recipe": job.recipe.model_dump(mode="json"),
+        "source": job.source.path,
+        "level": job.source.level,
+        "channels": list(job.source.channels),
+        "area": str(job.area),
+        "layers": [layer.name for layer in job.layers],
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: version(name) for name in ("tilewright", "numpy", "torch", "zarr")},
+    }

@@ -1,0 +1,110 @@
+"""The table of objects: one row each, in parts of Parquet that regions write on their own."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.methods.starconvex import keys
+from engine.store import micrometres, write_atomic
+from engine.work import plane_number
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from engine.methods.starconvex import StarObjects
+    from engine.planning import Job
+    from tiling import Region
+
+
+def objects_table(
+    job: Job, plane: tuple[int, ...], ids: np.ndarray, objects: StarObjects, measures: np.ndarray
+) -> pa.Table:
+    """Rows of the objects that a region owns.
+
+    Parameters
+    ----------
+    job : Job
+        The run.
+    plane : tuple of int
+        Index on every leading axis.
+    ids : ndarray of shape (n,), uint64
+        Dense ids, as in the label image.
+    objects : StarObjects
+        Anchors and probabilities.
+    measures : ndarray of shape (n, 7), float64
+        Area, centroid y and x, box y0, x0, y1, x1 of the visible pixels, in pixels.
+
+    Returns
+    -------
+    pyarrow.Table
+        Sorted by id. Lengths are in pixels of the level that was read; columns that end in
+        ``_um`` and ``_um2`` are in micrometres of the image's physical space, null where the
+        pixel size is unknown. A box is half-open.
+    """
+    order = np.argsort(ids, kind="stable")
+    area, y, x, y0, x0, y1, x1 = measures[order].T
+    layer = job.layer(job.stardist.instances.name)
+    names = [axis.name for axis in layer.axes[:-2]]
+    columns: dict[str, pa.Array] = {"id": pa.array(ids[order], pa.uint64())}
+    number = plane_number(job, plane)
+    points = objects.points[order]
+    columns["key"] = pa.array(keys(points, number, job.frame.extent), pa.uint64())
+    for name, index in zip(names, plane, strict=True):
+        columns[name] = pa.array(np.full(len(order), index), pa.int32())
+    pixels = {"y": y, "x": x, "y0": y0, "x0": x0, "y1": y1, "x1": x1}
+    whole = {"y0", "x0", "y1", "x1"}
+    for name, values in pixels.items():
+        kind = pa.int64() if name in whole else pa.float64()
+        columns[name] = pa.array(values).cast(kind)
+    columns["area"] = pa.array(area).cast(pa.int64())
+    columns["probability"] = pa.array(objects.scores[order], pa.float32())
+    columns |= _physical(job, pixels, area)
+    return pa.table(columns)
+
+
+def write_part(job: Job, region: Region, rows: pa.Table) -> None:
+    """Write the rows of a region; a part without rows is written too, with its columns."""
+    folder = tables_folder(job.out, job.stardist.instances.name)
+    with io.BytesIO() as buffer:
+        pq.write_table(rows, buffer, compression="zstd")
+        write_atomic(folder / f"part-{region.key}.parquet", buffer.getvalue())
+
+
+def tables_folder(out: Path, name: str) -> Path:
+    """Folder of the parts of a table."""
+    return out / "tables" / f"{name}.parquet"
+
+
+def _physical(job: Job, pixels: dict[str, np.ndarray], area: np.ndarray) -> dict[str, pa.Array]:
+    """Columns in micrometres: places of pixel centres and edges, and the area."""
+    layer = job.layer(job.stardist.instances.name)
+    level = layer.levels[0]
+    steps = [
+        micrometres(size, axis.unit)
+        for size, axis in zip(level.scale[-2:], layer.axes[-2:], strict=True)
+    ]
+    starts = [
+        micrometres(shift, axis.unit)
+        for shift, axis in zip(level.translation[-2:], layer.axes[-2:], strict=True)
+    ]
+    columns = {}
+    for name, values in pixels.items():
+        k = 0 if name.startswith("y") else 1
+        step, start = steps[k], starts[k]
+        if step is None or start is None:
+            columns[f"{name}_um"] = pa.nulls(len(values), pa.float64())
+        else:
+            # The place of a pixel is its centre (OME-NGFF 0.5); a box ends half a pixel away.
+            half = 0.5 if len(name) > 1 else 0.0
+            columns[f"{name}_um"] = pa.array(start + (values - half) * step)
+    known = steps[0] is not None and steps[1] is not None
+    squares = area * steps[0] * steps[1] if known else None  # type: ignore[operator]
+    columns["area_um2"] = (
+        pa.nulls(len(area), pa.float64()) if squares is None else pa.array(squares)
+    )
+    return columns
