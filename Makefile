@@ -1,0 +1,53 @@
+# The two commands of README are `make demo` and `make test`; both set everything up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check bench tiles score clean
+
+help:
+	@echo "make demo       segment a real image on a local cluster and look at it (3 minutes)"
+	@echo "make test       style, types, layers and tests"
+	@echo "make test-slow  the tests that take longer"
+	@echo "make bench      throughput and memory, beside the peers"
+	@echo "make tiles      how tile settings change the score, on validation images"
+	@echo "make score      score the bundled model on the test images"
+	@echo "make clean      remove what these commands made"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[test,dev]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/python -m engine.demo demo
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/throughput.py
+
+tiles: $(STAMP)
+	$(BIN)/python benchmarks/tiles.py
+
+score: $(STAMP)
+	$(BIN)/python benchmarks/score_dsb2018.py
+
+clean:
+	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
