@@ -105,7 +105,7 @@ def open_array(path: str | Path, mode: Literal["r", "r+"] = "r") -> zarr.Array[A
                     zarr_format=document["zarr_format"],
                     config={"write_empty_chunks": False},
                 )
-        except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError) as err:
+        except Exception as err:  # zarr tells damaged metadata by whatever they happen to break
             raise error(
                 where=str(folder),
                 expected="a zarr array that can be opened",
@@ -172,7 +172,8 @@ def _rust_takes(document: dict[str, Any]) -> bool:
     if document["zarr_format"] == 3:
         return _rust_takes_chain(document.get("codecs"))
     compressor = document.get("compressor")
-    known = compressor is None or compressor.get("id") in _RUST_V2
+    name = compressor.get("id") if isinstance(compressor, dict) else compressor
+    known = name is None or (isinstance(name, str) and name in _RUST_V2)
     return bool(known and not document.get("filters") and str(document["dtype"])[0] != ">")
 
 
@@ -182,10 +183,12 @@ def _rust_takes_chain(codecs: object) -> bool:
         return False
     for codec in codecs:
         name = codec.get("name") if isinstance(codec, dict) else codec
-        if name not in _RUST_V3:
+        if not isinstance(name, str) or name not in _RUST_V3:
             return False
-        if name == "sharding_indexed" and not _rust_takes_chain(codec["configuration"]["codecs"]):
-            return False
+        if name == "sharding_indexed":
+            inner = codec.get("configuration") if isinstance(codec, dict) else None
+            if not isinstance(inner, dict) or not _rust_takes_chain(inner.get("codecs")):
+                return False
     return True
 
 

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from engine.store.resolve import Group
 
 
+# Beyond these the metadata are damaged: each channel is described, pixels are counted in int64.
+_MOST_CHANNELS = 2**16
+_MOST_PIXELS = 2**40
+
+
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
     """What is known of an image before a pixel is read.
@@ -185,8 +190,14 @@ def _check_level(
 ) -> None:
     """Refuse a level whose array does not fit the metadata."""
     names = "".join(axis.name for axis in axes)
+    sizes = zip(names, array.shape, strict=False)
     if array.ndim != len(axes):
         expected, found = f"an array with {len(axes)} axes ({names})", f"shape {array.shape}"
+    elif any(n > (_MOST_CHANNELS if name == "c" else _MOST_PIXELS) for name, n in sizes):
+        expected = f"at most {_MOST_CHANNELS} channels and {_MOST_PIXELS} pixels along an axis"
+        found = f"shape {array.shape} for {names}"
+    elif not all(1 <= n <= _MOST_PIXELS for n in (*array.chunks, *(array.shards or ()))):
+        expected, found = "chunks of at least one pixel", f"{array.chunks} in {array.shards}"
     elif 0 in array.shape:
         expected, found = "at least one pixel on every axis", f"shape {array.shape} for {names}"
     elif array.dtype != dtype:

@@ -92,10 +92,8 @@ class Dataset:
 
     Parameters
     ----------
-    path : str
-        Path of the array inside the group.
-    scale, translation : tuple of float
-        One per axis, those of the whole multiscale applied.
+    path, scale, translation
+        As of a `Level`; the transformations of the whole multiscale are applied.
     """
 
     path: str

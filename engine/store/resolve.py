@@ -63,10 +63,18 @@ def resolve_path(path: str | Path) -> Path:
     https://ngff.openmicroscopy.org/0.5/#bf2raw and ``#plate-md``.
     """
     folder = local_path(path)
-    group = read_group(folder)
-    if "multiscales" in group.ome:
-        return folder
-    kind, choices = _images_inside(group)
+    try:
+        group = read_group(folder)
+        if "multiscales" in group.ome:
+            return folder
+        kind, choices = _images_inside(group)
+    except OSError as err:
+        raise InputError(
+            where=str(path),
+            expected="a folder that can be read",
+            found=err.strerror or str(err),
+            remedy="Check the path and its permissions.",
+        ) from err
     if kind == "container" and len(choices) == 1:
         return choices[0]
     if not choices:
@@ -136,11 +144,12 @@ def read_group(folder: Path) -> Group:
 
 def _not_zarr(path: Path, found: str) -> InputError:
     """Say how to convert a file or a folder of files."""
-    stem = path.name
-    for suffix in path.suffixes[-2:][::-1]:
-        if path.is_file() and suffix.lower() in (path.suffix.lower(), ".ome"):
-            stem = stem.removesuffix(suffix)
-    source, target = shlex.quote(str(path)), shlex.quote(str(path.with_name(f"{stem}.ome.zarr")))
+    named = path if path.name not in ("", "..") else path.resolve()
+    stem = named.name or "image"
+    if path.is_file():
+        stem = stem.removesuffix(path.suffix).removesuffix(".ome")
+    source = shlex.quote(str(path))
+    target = shlex.quote(str(named.parent / f"{stem}.ome.zarr"))
     return InputError(
         where=str(path),
         expected="an OME-Zarr image",
@@ -190,7 +199,8 @@ def _fields(well: Path) -> list[Path]:
 def _values(document: object, listing: str, key: str) -> list[str]:
     """Strings under `key` of every entry of a list in the metadata of a plate or a well."""
     entries = document.get(listing) if isinstance(document, dict) else None
-    found = [entry.get(key) for entry in entries or [] if isinstance(entry, dict)]
+    listed = entries if isinstance(entries, list) else []
+    found = [entry.get(key) for entry in listed if isinstance(entry, dict)]
     return [str(value) for value in found if value is not None]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import uuid
@@ -13,6 +14,7 @@ from zarr.storage import LocalStore
 
 from engine.errors import OutputError
 from engine.store.arrays import open_array, shard_shape
+from engine.store.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,11 +58,11 @@ def write_box(
     staging = folder / f"{_PARTIAL}{uuid.uuid4().hex}"
     at = tuple(slice(i, i + 1) for i in leading)
     try:
-        staging.mkdir()
-        shutil.copyfile(folder / "zarr.json", staging / "zarr.json")
-        open_array(staging, "r+")[at + box.slices()] = pixels[(None,) * len(at)]
-        for key in _keys(array, leading, box):
-            _publish(staging / key, folder / key)
+        fresh = _stage(folder, staging)
+        fresh[at + box.slices()] = pixels[(None,) * len(at)]
+        for place in _places(array, leading, box):
+            made, target = (x.metadata.encode_chunk_key(place) for x in (fresh, array))
+            _publish(staging / made, folder / target)
     except (OSError, RuntimeError) as err:
         raise OutputError(
             where=f"{folder}, {tuple(leading)}, {box}",
@@ -121,11 +123,21 @@ def array_folder(array: zarr.Array[Any]) -> Path:
     return Path(store.root) / array.store_path.path
 
 
-def _keys(array: zarr.Array[Any], leading: Sequence[int], box: Box) -> list[str]:
-    """Keys of the objects that a box of one plane is made of."""
+def _stage(folder: Path, staging: Path) -> zarr.Array[Any]:
+    """Make an empty array like the one in `folder`, its objects directly in `staging`."""
+    document = read_json(folder / "zarr.json", OutputError)
+    # One folder to make and remove instead of one per axis: removing one takes up to 4 ms.
+    document["chunk_key_encoding"] = {"name": "default", "configuration": {"separator": "."}}
+    staging.mkdir()
+    (staging / "zarr.json").write_text(json.dumps(document))
+    return open_array(staging, "r+")
+
+
+def _places(array: zarr.Array[Any], leading: Sequence[int], box: Box) -> list[tuple[int, ...]]:
+    """Places, in the grid of stored objects, that a box of one plane is made of."""
     cells = box.coarsen(shard_shape(array)[-2:])
     places = product(*(range(a, b) for a, b in zip(cells.start, cells.stop, strict=True)))
-    return [array.metadata.encode_chunk_key((*leading, *place)) for place in places]
+    return [(*leading, *place) for place in places]
 
 
 def _publish(made: Path, target: Path) -> None:

@@ -1,5 +1,6 @@
 """What is written comes back, whatever the axes; what is no image is refused with a remedy."""
 
+import contextlib
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -372,3 +373,57 @@ def test_display_metadata_never_refuse_an_image(image: Path) -> None:
     path.write_text(json.dumps(document))
     info = inspect_image(image)
     assert info.channels == (Channel("channel 0"), Channel("channel 1"))
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place inside a JSON value."""
+    if isinstance(value, dict):
+        inner = [place for key in value for place in places(value[key], (*at, key))]
+    elif isinstance(value, list):
+        inner = [place for k, item in enumerate(value) for place in places(item, (*at, k))]
+    else:
+        inner = []
+    return [at, *inner]
+
+
+JSON_VALUES = st.sampled_from(
+    [None, True, 0, -1, 2, 10**30, 1e308, "", "x", "|O", [], [None], ["x"], [0, 0], {}, {"a": 1}]
+)
+
+
+# zarrs says so when a codec's setting is beyond it and zarr-python takes over.
+@pytest.mark.filterwarnings("ignore:Array is unsupported by ZarrsCodecPipeline")
+@settings(max_examples=150)
+@given(draw=st.data())
+def test_one_wrong_value_anywhere_is_read_or_refused_never_a_crash(
+    tmp_path_factory: pytest.TempPathFactory, draw: st.DataObject
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "mutated.zarr"
+    version = draw.draw(st.sampled_from([2, 3]))
+    if not (folder / str(version)).exists():
+        data = np.ones((2, 20, 20), "uint16")
+        write_image(folder / "3", data, "cyx", (Channel("a"), Channel("b")))
+        names = [("c", "channel"), ("y", "space"), ("x", "space")]
+        write_v2(folder / "2", data, [{"name": n, "type": t} for n, t in names])
+    files = ["zarr.json", "0/zarr.json"] if version == 3 else [".zattrs", "0/.zarray"]
+    path = folder / str(version) / draw.draw(st.sampled_from(files))
+    good = path.read_text()
+    document = json.loads(good)
+    *above, last = draw.draw(st.sampled_from(places(document)[1:]), label="place")
+    holder = document
+    for key in above:
+        holder = holder[key]
+    holder[last] = draw.draw(JSON_VALUES, label="value")
+    fast = draw.draw(st.booleans())
+    path.write_text(json.dumps(document))
+    try:
+        with (
+            contextlib.suppress(InputError),
+            zarr.config.set({"codec_pipeline.path": zarr.config.get("codec_pipeline.path")}),
+        ):
+            if fast:
+                use_fast_codecs()
+            reader = ImageReader(folder / str(version))
+            assert reader.read((), (0,), Box((0, 0), (9, 5))).shape == (1, 9, 5)
+    finally:
+        path.write_text(good)
