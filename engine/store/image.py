@@ -90,16 +90,15 @@ class ImageReader:
         """
         self._check(plane, channels, box)
         dtype = self._array.dtype.newbyteorder("=")
-        pixels = np.empty((len(channels), *box.shape), dtype)
-        if box.empty:
-            return pixels
-        first, count = (channels[0], len(channels)) if len(channels) else (0, 0)
+        if box.empty or not channels:
+            return np.empty((len(channels), *box.shape), dtype)
+        first, last = channels[0], channels[0] + len(channels)
         try:
-            if tuple(channels) == tuple(range(first, first + count)):
-                pixels[:] = self._cut(plane, slice(first, first + count), box)
+            if tuple(channels) == tuple(range(first, last)):
+                pixels = self._cut(plane, slice(first, last), box)
             else:
-                for k, channel in enumerate(channels):
-                    pixels[k] = self._cut(plane, slice(channel, channel + 1), box)[0]
+                parts = [self._cut(plane, slice(c, c + 1), box) for c in channels]
+                pixels = np.concatenate(parts)
         except (RuntimeError, ValueError, OSError) as err:
             raise InputError(
                 where=f"{self._array.store_path}, plane {tuple(plane)}, box {box}",
@@ -107,7 +106,7 @@ class ImageReader:
                 found=f"{type(err).__name__}: {err}",
                 remedy="Copy this part of the image again from its source.",
             ) from err
-        return pixels
+        return np.ascontiguousarray(pixels, dtype)
 
     def _cut(
         self, plane: Sequence[int], channels: slice, box: Box

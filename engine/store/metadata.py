@@ -198,8 +198,7 @@ def parse_multiscale(ome: Mapping[str, Any], zarr_format: int, *, where: str) ->
 
 
 def _version(ome: Mapping[str, Any], first: Mapping[str, Any], zarr_format: int, where: str) -> str:
-    """Find the version of the metadata, refused unless it is read here."""
-    # 0.5 requires a version beside `multiscales`; 0.4 recommends one inside each multiscale.
+    """Find the version: 0.5 requires it beside `multiscales`, 0.4 recommends it inside."""
     found = ome.get("version") if zarr_format == 3 else first.get("version", "0.4")
     expected = "0.5" if zarr_format == 3 else "0.4"
     if found == expected:

@@ -134,13 +134,17 @@ def write_result(folder: Path, names: str, shape: tuple[int, ...]) -> None:
     write_labels_group(folder, ["nuclei"])
 
 
-@pytest.fixture(params=[("yx", (70, 90)), ("cyx", (2, 70, 90)), ("tczyx", (2, 3, 2, 40, 50))])
-def result(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A store that we wrote."""
+RESULTS = [("yx", (70, 90)), ("cyx", (2, 70, 90)), ("tczyx", (2, 3, 2, 40, 30))]
+
+
+@pytest.fixture(params=RESULTS, ids=[names for names, _ in RESULTS], scope="module")
+def result(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that we wrote; tests only read it."""
+    folder = tmp_path_factory.mktemp("result") / "out.ome.zarr"
     with zarr.config.set({"codec_pipeline.path": zarr.config.get("codec_pipeline.path")}):
         use_fast_codecs()
-        write_result(tmp_path / "out.ome.zarr", *request.param)
-    return tmp_path / "out.ome.zarr"
+        write_result(folder, *request.param)
+    return folder
 
 
 def test_what_we_write_is_valid_by_the_official_schemas(shared_data: Path, result: Path) -> None:
