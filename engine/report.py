@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.markup import escape
 
 from engine.errors import InputError, OutputError
 from engine.ledger import Ledger
@@ -40,8 +41,12 @@ def show_status(console: Console, out: Path) -> None:
             remedy="Check the path.",
         )
     document = ledger.read_run()
-    console.print(f"[bold]{out}[/bold]", highlight=False)
-    console.print(f"  source {document['source']}, started {document['created']}", highlight=False)
+    console.print(f"[bold]{escape(str(out))}[/bold]", highlight=False)
+    console.print(
+        f"  source {document['source']}, started {document['created']}",
+        highlight=False,
+        markup=False,
+    )
     folder = ledger.path("records")
     names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
     for name in names:
@@ -53,7 +58,8 @@ def show_status(console: Console, out: Path) -> None:
     failures = list(ledger.failures())
     for failure in failures:
         console.print(
-            f"  [red]missing[/red] {failure.pass_name}, {failure.region}: {failure.message}",
+            f"  [red]missing[/red] {failure.pass_name}, "
+            f"{escape(f'{failure.region}: {failure.message}')}",
             highlight=False,
         )
     report = ledger.path("report.json")
@@ -109,7 +115,9 @@ def draw_preview(out: Path, png: Path, level: int | None, within: Box | None) ->
     size = labels.pixel_size_um
     pixel = None if size is None else size[1] * 2**level
     write_preview(image, drawn, png, pixel_size_um=pixel)
-    return f"level {level}, {part} of plane {plane or 0}, {len(np.unique(drawn)) - 1} objects"
+    return (
+        f"level {level}, {part} of plane {plane or 0}, {np.count_nonzero(np.unique(drawn))} objects"
+    )
 
 
 def _label_image(out: Path) -> ImageInfo:

@@ -7,11 +7,13 @@ import logging
 import re
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from engine.cli.progress import TerminalProgress
 from engine.cli.show import show_outcome, show_plan, show_scores
@@ -38,7 +40,7 @@ _STATE = {"debug": False}
 Recipe = Annotated[str, typer.Option("--recipe", help="Name of a recipe, or a YAML file.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: key=value.")]
 Region = Annotated[int | None, typer.Option(help="Side of a region in pixels.")]
-Workers = Annotated[int | None, typer.Option(help="Worker processes.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Within = Annotated[str | None, typer.Option(help="Only a part of each plane: y0:y1,x0:x1.")]
 Cluster = Annotated[str, typer.Option(help="local, or a scheduler's address: tcp://host:8786.")]
@@ -55,7 +57,7 @@ def common(
 @app.command()
 def ingest(
     source: Annotated[str, typer.Argument(help="TIFF, slide, PNG, JPEG; a folder or glob.")],
-    dest: Annotated[Path, typer.Argument(help="DEST.ome.zarr")],
+    dest: Annotated[str, typer.Argument(help="DEST.ome.zarr")],
     pixel_size: Annotated[float | None, typer.Option(help="Micrometres per pixel.")] = None,
     chunk: Annotated[int, typer.Option(help="Side of a chunk in pixels.")] = 512,
     shard: Annotated[int, typer.Option(help="Side of a shard in pixels.")] = 2048,
@@ -76,13 +78,13 @@ def ingest(
     plan = plan_ingest(
         source, dest, pixel_size, settings.storage, settings.resources, overwrite=overwrite
     )
-    _execute(plan, cluster)
+    _execute(plan, cluster, overwrite=overwrite)
 
 
 @app.command()
 def plan(
     image: Annotated[str, typer.Argument(help="An OME-Zarr image.")],
-    out: Annotated[Path, typer.Argument(help="OUT.ome.zarr")],
+    out: Annotated[str, typer.Argument(help="OUT.ome.zarr")],
     recipe: Recipe = "nuclei",
     set_: Set = None,
     region: Region = None,
@@ -100,7 +102,7 @@ def plan(
 @app.command()
 def run(
     image: Annotated[str, typer.Argument(help="An OME-Zarr image.")],
-    out: Annotated[Path, typer.Argument(help="OUT.ome.zarr")],
+    out: Annotated[str, typer.Argument(help="OUT.ome.zarr")],
     recipe: Recipe = "nuclei",
     set_: Set = None,
     region: Region = None,
@@ -176,27 +178,51 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _stop)
     # What libraries log goes to the file beside the run, not between the lines of progress.
     logging.getLogger().addHandler(logging.NullHandler())
+    # A call in the same process before this one may have asked for it.
+    _STATE["debug"] = False
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="tilewright", standalone_mode=False)
+    except typer.TyperException as err:
+        code = _usage(err)
     except TilewrightError as err:
-        if _STATE["debug"]:
-            raise
-        ERR.print(f"[red]error[/red] {err}", highlight=False)
-        code = err.exit_code
+        code = _complain(str(err), err.exit_code)
     except typer.Abort:
         code = 130
-    except KeyboardInterrupt:
-        ERR.print("stopped")
-        code = 130
+    except Exception as err:
+        code = _complain(
+            f"a defect of tilewright, {type(err).__name__}: {err}. Run it again as "
+            "`tilewright --debug COMMAND ...` and report what that prints.",
+            1,
+        )
     sys.exit(code or 0)
 
 
-def _execute(prepared: Plan, cluster: str) -> None:
+def _usage(err: typer.TyperException) -> int:
+    """Say what is wrong with the words of a command; print help where there are none."""
+    context: typer.Context | None = getattr(err, "ctx", None)
+    command = context.command_path if context is not None else "tilewright"
+    # Typer has printed the help already where a command was given no words at all.
+    message = err.format_message()
+    if message:
+        stop = "" if message.endswith((".", "?")) else "."
+        _complain(f"{command}: {message}{stop} See `{command} --help`.", err.exit_code)
+    return err.exit_code
+
+
+def _complain(message: str, code: int) -> int:
+    """Print the message of an error, after its traceback where that was asked for."""
+    if _STATE["debug"]:
+        traceback.print_exc()
+    ERR.print(f"[red]error[/red] {escape(message)}", highlight=False)
+    return code
+
+
+def _execute(prepared: Plan, cluster: str, *, overwrite: bool = False) -> None:
     """Run a plan with progress, and end with the code that says how it went."""
     from engine.api import run_plan
 
     with TerminalProgress(OUT) as progress:
-        outcome = run_plan(prepared, cluster, progress)
+        outcome = run_plan(prepared, cluster, progress, overwrite=overwrite)
     show_outcome(OUT, outcome)
     if not outcome.complete:
         raise typer.Exit(3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Self
 
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -81,7 +82,7 @@ class TerminalProgress:
     def region_failed(self, failure: Failure) -> None:
         """Print why a region is given up."""
         self._console.print(
-            f"[red]{failure.pass_name}, {failure.region} failed after {failure.attempts} tries:"
-            f"[/red] {failure.message}",
+            f"[red]{failure.pass_name}, {escape(str(failure.region))} failed after "
+            f"{failure.attempts} tries:[/red] {escape(failure.message)}",
             highlight=False,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def show_plan(console: Console, plan: Plan) -> None:
             ),
         ]
     for name, value in rows:
-        table.add_row(f"[bold]{name}[/bold]", value)
+        table.add_row(f"[bold]{name}[/bold]", escape(value))
     console.print(table, highlight=False)
 
 
@@ -56,14 +57,15 @@ def show_outcome(console: Console, outcome: Outcome) -> None:
     report = outcome.report
     if report:
         console.print(
-            f"[bold]{'done' if outcome.complete else 'incomplete'}[/bold] {report['out']}"
+            f"[bold]{'done' if outcome.complete else 'incomplete'}[/bold] {escape(report['out'])}"
         )
         for name, value in summary_rows(report):
             console.print(f"  {name:<26}{value}", highlight=False)
     if outcome.failures:
         console.print(f"[red]{len(outcome.failures)} regions are missing:[/red]")
         for failure in outcome.failures[:20]:
-            console.print(f"  {failure.pass_name}, {failure.region}: {failure.message}")
+            text = f"  {failure.pass_name}, {failure.region}: {failure.message}"
+            console.print(text, markup=False)
         console.print("Give the same command again to try just these.")
 
 
