@@ -23,6 +23,23 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _SECTIONS = {"storage", "resources"}
+
+#: Rules that pydantic words for programmers, by its type of error.
+_RULES = {
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "string_pattern_mismatch": "letters, digits, _ and -, the first a letter or digit",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "a text",
+    "model_type": "a section of settings",
+    "tuple_type": "a list such as [0]",
+    "too_short": "at least one entry",
+}
 _SETTINGS: TypeAdapter[Settings] = TypeAdapter(Settings)
 
 
@@ -45,10 +62,13 @@ def recipe_text(name_or_path: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:
+        found = (
+            f"neither ({err.strerror})" if isinstance(err, OSError) else "a file that is no text"
+        )
         raise RecipeError(
             where=f"recipe '{name_or_path}'",
             expected=f"one of the recipes {', '.join(bundled_recipes())}, or a readable YAML file",
-            found="a file that is no text" if isinstance(err, UnicodeDecodeError) else str(err),
+            found=found,
             remedy=_nearest(name_or_path, bundled_recipes()) or "See `tilewright recipes`.",
         ) from err
 
@@ -80,8 +100,8 @@ def load_settings(name_or_path: str, overrides: Sequence[str] = ()) -> Settings:
     """
     where = f"recipe '{name_or_path}'"
     try:
-        document = yaml.safe_load(recipe_text(name_or_path))
-    except yaml.YAMLError as err:
+        document = _parse(recipe_text(name_or_path))
+    except (yaml.YAMLError, ValueError) as err:
         raise RecipeError(
             where=where,
             expected="a YAML document",
@@ -92,7 +112,7 @@ def load_settings(name_or_path: str, overrides: Sequence[str] = ()) -> Settings:
         raise RecipeError(
             where=where,
             expected="a mapping of settings",
-            found=f"{type(document).__name__}",
+            found=_shown(document),
             remedy="See `tilewright recipes nuclei` for one that is right.",
         )
     for override in overrides:
@@ -141,24 +161,24 @@ def _override(document: dict[str, Any], override: str) -> None:
             raise RecipeError(
                 where=f"--set {override}",
                 expected=f"'{name}' to be a section",
-                found=f"the value {inner!r}",
-                remedy="See `tilewright recipes` for the settings.",
+                found=f"the value {_shown(inner)}",
+                remedy="See `tilewright recipes nuclei` for the settings.",
             )
         at = inner
     try:
-        at[last] = yaml.safe_load(text)
-    except yaml.YAMLError as err:
+        at[last] = _parse(text)
+    except (yaml.YAMLError, ValueError) as err:
         raise RecipeError(
             where=f"--set {override}",
             expected="a YAML value",
-            found=f"'{text}'",
+            found=f"'{text}' ({' '.join(str(err).split())})",
             remedy="Put quotes around the value.",
         ) from err
 
 
 def _refusal(error: ErrorDetails, where: str) -> RecipeError:
     """Say what pydantic found in our words, with the nearest known key."""
-    path = [str(p) for p in error["loc"] if p not in ("recipe", "identity", "stardist")]
+    path = _path(error["loc"])
     place = ".".join(path) or "the document"
     if error["type"] == "extra_forbidden":
         near = _nearest(path[-1], _known_keys(path[:-1]))
@@ -172,17 +192,64 @@ def _refusal(error: ErrorDetails, where: str) -> RecipeError:
         return RecipeError(
             where=f"{where}, method",
             expected="identity or stardist",
-            found=repr((error["input"] or {}).get("method")),
+            found=_shown(error["input"].get("method")),
             remedy="Set method.",
         )
     message = error["msg"].removeprefix("Value error, ").replace("Input should be ", "")
     rule, _, values = message.partition(", got ")
     return RecipeError(
         where=f"{where}, {place}",
-        expected=rule,
-        found=values or repr(error["input"]),
-        remedy="Correct the setting; `tilewright recipes` shows all.",
+        expected=_RULES.get(error["type"], rule).format(**error.get("ctx", {})),
+        found=values or _shown(error["input"]),
+        remedy="Correct it; `tilewright recipes nuclei` prints a recipe that is right.",
     )
+
+
+def _path(loc: Sequence[str | int]) -> list[str]:
+    """Place in the document, without the parts that only pydantic knows: group, tag, union."""
+    path = list(loc[2:] if loc[0] == "recipe" else loc)
+    if len(path) > 1 and isinstance(path[-2], int):
+        path.pop()
+    return [str(part) for part in path]
+
+
+def _parse(text: str) -> Any:  # noqa: ANN401 - whatever the YAML holds
+    """Value of a YAML text in which no key stands twice.
+
+    Raises
+    ------
+    yaml.YAMLError, ValueError
+        If it is no YAML, or a key stands twice: all but the last would be ignored.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        _refuse_repeated(root)
+        return None if root is None else loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _refuse_repeated(node: yaml.Node | None) -> None:
+    """Raise if a mapping in a YAML document has a key twice."""
+    if isinstance(node, yaml.MappingNode):
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key, inner in node.value:
+            if names.count(key.value) > 1:
+                msg = f"the key '{key.value}' twice"
+                raise yaml.constructor.ConstructorError(None, None, msg, key.start_mark)
+            _refuse_repeated(inner)
+    elif isinstance(node, yaml.SequenceNode):
+        for inner in node.value:
+            _refuse_repeated(inner)
+
+
+def _shown(value: object) -> str:
+    """Show a value as it stands in YAML, cut to a readable length."""
+    if isinstance(value, dict):
+        return "a section"
+    text = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _known_keys(path: Sequence[str]) -> list[str]:

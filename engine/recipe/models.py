@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from engine.errors import RecipeError
 from tiling import Tiling
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class InputSettings(_Section):
@@ -32,8 +32,8 @@ class NormaliseSettings(_Section):
     """Percentiles of the whole image, of each plane, or of a coarse lattice, interpolated."""
     low: float = Field(1.0, ge=0, lt=100, strict=False)
     high: float = Field(99.8, gt=0, le=100, strict=False)
-    cell: int = Field(1024, ge=64)
-    """Side of a lattice cell in pixels, where `over` is "local"."""
+    cell: int = Field(1024, ge=64, le=4096)
+    """Side of a lattice cell in pixels, where `over` is "local"; it is read as a whole."""
     contrast_floor: float = Field(0.1, ge=0, le=1, strict=False)
     """Least ``high - low`` of a cell, as a share of the plane's, where `over` is "local"."""
 
@@ -96,6 +96,14 @@ class InstanceSettings(_Section):
     """Halo in lengths of the longest ray of any candidate; a region that finds it wider than its
     halo is done again with a halo that suffices."""
 
+    @field_validator("name")
+    @classmethod
+    def _free(cls, name: str) -> str:
+        if name in ("image", "probability"):
+            msg = f"a name that no other array of OUT has, got {name}"
+            raise ValueError(msg)
+        return name
+
 
 class LevelSettings(_Section):
     """Which level of the image is taken, with all its channels."""
@@ -128,8 +136,9 @@ Recipe = Annotated[IdentityRecipe | StarDistRecipe, Field(discriminator="method"
 class Storage(_Section):
     """How pixels are stored; frozen when OUT is made."""
 
-    chunk: int = Field(512, ge=32)
-    shard: int = Field(2048, ge=32)
+    # A chunk is decoded whole, even where the image is smaller.
+    chunk: int = Field(512, ge=32, le=8192)
+    shard: int = Field(2048, ge=32, le=65536)
     with_image: bool = False
     """Copy the source into OUT as its root image; else the root shows the probability map."""
 
