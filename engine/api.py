@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
+from engine.ledger import FOLDER
 from engine.planning import make_ingest_plan, make_plan
 from engine.recipe import Resources, Storage, load_settings
 
@@ -115,10 +116,20 @@ def run(
     return run_plan(plan(image, out, recipe, overrides=overrides, within=within), cluster, listener)
 
 
-def run_plan(prepared: Plan, cluster: str, listener: Listener | None = None) -> Outcome:
-    """Run a plan that was already made; see `run`."""
+def run_plan(
+    prepared: Plan, cluster: str, listener: Listener | None = None, *, overwrite: bool = False
+) -> Outcome:
+    """Run a plan that was already made; see `run`, and `ingest` for `overwrite`."""
     from engine.running import execute  # planning needs no scheduler
 
+    if prepared.job.model is not None and prepared.pending:
+        from engine.networks.stardist import load_network  # planning needs no torch
+
+        # Weights that do not fit config.json are refused here, not found by every region.
+        load_network(prepared.job.model)
+    if overwrite:
+        # Only now, when nothing is left to refuse: a typo must not cost an image.
+        _remove(prepared.job.out)
     return execute(prepared, cluster, listener or Silent())
 
 
@@ -148,7 +159,8 @@ def ingest(
     resources : Resources or None
         Workers, threads and memory.
     overwrite : bool
-        Remove an image that tilewright wrote there before.
+        Remove an image that an ingest made there before, once the new one is known to be
+        possible.
     cluster, listener
         As in `run`.
 
@@ -162,7 +174,7 @@ def ingest(
         If the source cannot be taken; nothing is written then.
     """
     prepared = plan_ingest(source, dest, pixel_size_um, storage, resources, overwrite=overwrite)
-    return run_plan(prepared, cluster, listener)
+    return run_plan(prepared, cluster, listener, overwrite=overwrite)
 
 
 def plan_ingest(
@@ -175,15 +187,20 @@ def plan_ingest(
     overwrite: bool,
 ) -> Plan:
     """Plan an ingest; see `ingest`."""
-    from engine.planning.places import check_out
-
-    place = check_out(dest, str(source))
-    if overwrite and place.exists():
-        # Checked to be ours, and the source is looked at first: a typo must not cost an image.
-        from engine.store.sources import open_source
-
-        open_source(str(source)).close()
-        shutil.rmtree(place)
     return make_ingest_plan(
-        str(source), place, storage or Storage(), resources or Resources(), pixel_size_um
+        str(source),
+        dest,
+        storage or Storage(),
+        resources or Resources(),
+        pixel_size_um,
+        overwrite=overwrite,
     )
+
+
+def _remove(out: Path) -> None:
+    """Remove an image that an ingest made; its records last, so that this can be repeated."""
+    for entry in out.iterdir() if out.is_dir() else ():
+        if entry.name != FOLDER:
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    if out.is_dir():
+        shutil.rmtree(out)

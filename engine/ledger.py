@@ -7,6 +7,7 @@
         records/<pass>/<key>.json   a region of a pass is done
         failures/<pass>/<key>.json  a region of a pass failed, and why
         statistics/                 frozen results of pass 0
+        objects/                    outlines of all objects, by the region that owns them
         work/                       what later passes need; removed when the run is complete
         logs/                       one file per run
         report.json                 what was measured
@@ -29,6 +30,17 @@ if TYPE_CHECKING:
 #: Version of the layout above; a newer one is refused.
 FORMAT = 1
 FOLDER = ".tilewright"
+
+# What of run.json is read again, and its types.
+_RUN_KEYS = {
+    "digest": str,
+    "parts": dict,
+    "source": str,
+    "level": int,
+    "channels": list,
+    "layers": list,
+    "created": str,
+}
 
 
 @dataclass(frozen=True)
@@ -156,6 +168,14 @@ class Ledger:
                 expected=f"format {FORMAT}",
                 found=f"format {document.get('format')!r}",
                 remedy="Use the version of tilewright that wrote it, or another OUT.",
+            )
+        wrong = [k for k, kind in _RUN_KEYS.items() if not isinstance(document.get(k), kind)]
+        if wrong:
+            raise OutputError(
+                where=str(path),
+                expected="what a run was started with, as tilewright writes it",
+                found=f"no {', '.join(wrong)}",
+                remedy="The file is damaged: copy OUT again, or choose another one.",
             )
         return document
 

@@ -151,10 +151,11 @@ def _check_memory(job: Job, resources: Resources, region: int, workers: int) -> 
     each, limit = worker_bytes(job, region, resources.threads), memory_limit(resources)
     if each * workers > limit:
         raise ResourceError(
-            where=f"memory of {workers} workers with regions of {region}",
+            where=f"memory for --workers {workers} with regions of {region}",
             expected=f"at most {limit / 2**30:.1f} GiB in all",
             found=f"{each * workers / 2**30:.1f} GiB projected ({each / 2**30:.1f} GiB each)",
-            remedy="Lower --workers, --region or storage.shard, or raise resources.memory_gib.",
+            remedy="Lower --workers, --region, storage.shard or resources.launch, or raise "
+            "resources.memory_gib.",
         )
 
 

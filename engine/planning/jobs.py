@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,7 +102,7 @@ def ingest_job(
     with open_source(source) as opened:
         info, stamps = opened.info, opened.fingerprint()
     if pixel_size_um is not None:
-        if pixel_size_um <= 0:
+        if not 0 < pixel_size_um < math.inf:
             raise InputError(
                 where="--pixel-size",
                 expected="micrometres per pixel, above 0",
@@ -129,7 +130,10 @@ def ingest_job(
     stamp = hashlib.sha256(json.dumps([[s.path, s.size, s.mtime_ns] for s in stamps]).encode())
     extra = {
         "ingest": "1",
-        "input": stamp.hexdigest(),
+        "source.path": source,
+        "source.files": str(len(stamps)),
+        "source.bytes": str(sum(s.size for s in stamps)),
+        "source.stamps": stamp.hexdigest(),
         "pixel size": str(info.scale[-2:]),
         "storage.chunk": str(storage.chunk),
         "storage.shard": str(storage.shard),
@@ -168,14 +172,19 @@ def check_extent(where: str, extent: Sequence[int]) -> None:
         )
 
 
-def input_identity(info: ImageInfo, level: int) -> str:
-    """Name the input by its place and its metadata: SHA-256, hexadecimal."""
+def input_identity(info: ImageInfo, level: int) -> dict[str, str]:
+    """Name the input by its place and its metadata: facts that a refusal can show."""
     chosen = info.levels[level]
-    facts = [
-        str(Path(info.path).absolute()), info.version, info.dtype, [a.name for a in info.axes],
-        chosen.path, chosen.shape, chosen.scale, chosen.translation,
-    ]  # fmt: skip
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return {
+        "image.path": info.path,
+        "image.version": info.version,
+        "image.dtype": info.dtype,
+        "image.axes": "".join(axis.name for axis in info.axes),
+        "image.array": chosen.path,
+        "image.shape": str(chosen.shape),
+        "image.scale": str(chosen.scale),
+        "image.translation": str(chosen.translation),
+    }
 
 
 def _channels(info: ImageInfo, wanted: Sequence[int | str]) -> tuple[int, ...]:
@@ -209,7 +218,7 @@ def _check_model(model: ModelFolder, channels: int, recipe: StarDistRecipe) -> N
             where=f"model '{recipe.segment.model}'",
             expected=f"{config.n_channel_in} input channels, as it was trained",
             found=f"{channels} in input.channels",
-            remedy="Name as many channels, such as --set input.channels=[0,1,2] for RGB.",
+            remedy=f"Name as many, such as --set input.channels={_example(config.n_channel_in)}.",
         )
     if len(set(config.grid)) > 1 or len(set(config.divisor)) > 1:
         raise ModelError(
@@ -219,3 +228,8 @@ def _check_model(model: ModelFolder, channels: int, recipe: StarDistRecipe) -> N
             remedy="Use a model with a square grid.",
         )
     recipe.tiling.with_network(max(config.divisor), config.grid[0])
+
+
+def _example(count: int) -> str:
+    """List the first `count` channels as a setting."""
+    return "[" + ",".join(map(str, range(count))) + "]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,8 +58,8 @@ def derived_layer(
     shape[-2:] = [-(-n // scale) for n in shape[-2:]]
     size[-2:] = [s * scale for s in size[-2:]]
     first = Level("0", tuple(shape), tuple(size), tuple(source.translation[k] for k in keep))
-    chunk, shard = sides[0], sides[1] // scale
-    chunk = min(chunk, shard)
+    shard = sides[1] // scale
+    chunk = math.gcd(sides[0], shard)
     axes = tuple(info.axes[k] for k in keep)
     return Layer(name, group, dtype, scale, axes, pyramid_levels(first, chunk), chunk, shard)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,14 +21,13 @@ from engine.planning.jobs import (
     stardist_job,
 )
 from engine.planning.layers import disk_bytes, layer_bytes
-from engine.planning.places import check_disk, check_out
+from engine.planning.places import check_disk, check_out, check_replaceable
 from engine.recipe import StarDistRecipe, digest, digest_parts
-from engine.store import inspect_image
+from engine.store import inspect_image, local_path
 from tiling import Box, Region
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from engine.planning.job import Job, Pass
     from engine.recipe import Resources, Settings, Storage
@@ -100,6 +101,8 @@ def make_plan(image: str, out: str | Path, settings: Settings, within: Box | Non
     """
     place = check_out(out, image)
     info = inspect_image(image)
+    # Workers may stand elsewhere, and a preview may be asked for from another folder.
+    info = replace(info, path=str(Path(info.path).resolve()))
     recipe = settings.recipe
     level = recipe.input.level
     if level >= len(info.levels):
@@ -118,7 +121,7 @@ def make_plan(image: str, out: str | Path, settings: Settings, within: Box | Non
     else:
         job, extra = copy_job(info, recipe, settings.storage)
     extra |= {
-        "input": input_identity(info, level),
+        **input_identity(info, level),
         "area": str(area),
         "storage.chunk": str(settings.storage.chunk),
         "storage.shard": str(settings.storage.shard),
@@ -133,6 +136,8 @@ def make_ingest_plan(
     storage: Storage,
     resources: Resources,
     pixel_size_um: float | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Plan:
     """Plan an ingest: a copy of a foreign file, folder or glob into OME-Zarr.
 
@@ -148,6 +153,8 @@ def make_ingest_plan(
         What the machine gives.
     pixel_size_um : float or None
         Side of a pixel in micrometres, in place of what the source says.
+    overwrite : bool
+        Plan as if what an earlier ingest made there were gone.
 
     Returns
     -------
@@ -159,9 +166,11 @@ def make_ingest_plan(
         If the source cannot be taken or the place not be used.
     """
     place = check_out(dest, source)
-    job, extra = ingest_job(source, storage, pixel_size_um)
+    if overwrite:
+        check_replaceable(place)
+    job, extra = ingest_job(str(local_path(source).absolute()), storage, pixel_size_um)
     job = replace(job, out=place)
-    return _finish(job, extra, resources)
+    return _finish(job, extra, resources, fresh=overwrite)
 
 
 def pending_regions(step: Pass, done: Iterable[Region], region: int, area: Box) -> Iterator[Region]:
@@ -190,18 +199,19 @@ def pending_regions(step: Pass, done: Iterable[Region], region: int, area: Box) 
             yield Region(left.plane, core)
 
 
-def _finish(job: Job, extra: dict[str, str], resources: Resources) -> Plan:
-    """Digest, compare with what stands in OUT, and count."""
+def _finish(job: Job, extra: dict[str, str], resources: Resources, *, fresh: bool = False) -> Plan:
+    """Digest, compare with what stands in OUT unless the run starts afresh, and count."""
     parts = digest_parts(job.recipe, extra)
     job = replace(job, digest=digest(parts))
     ledger = Ledger(job.out)
-    if ledger.exists:
+    if ledger.exists and not fresh:
         compare_parts(ledger.read_run().get("parts", {}), parts, job.out)
     workers = choose_workers(job, resources)
     region = choose_region(job, resources, workers)
     total = pending = 0
     for step in job.passes()[:1]:
-        done = [record.region for record in ledger.records(step.name, job.digest)]
+        records = [] if fresh else ledger.records(step.name, job.digest)
+        done = [record.region for record in records]
         total = len(list(pending_regions(step, [], region, job.area)))
         pending = len(list(pending_regions(step, done, region, job.area)))
     tiles = count_tiles(job, region) if isinstance(job.recipe, StarDistRecipe) else Tiles(0, 0)
@@ -230,7 +240,7 @@ def compare_parts(old: dict[str, str], new: dict[str, str], out: Path) -> None:
     """
     names = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
     if names:
-        changed = "; ".join(f"{k}: {old.get(k, 'absent')} -> {new.get(k, 'absent')}" for k in names)
+        changed = "; ".join(f"{k}: {_shown(old.get(k))} -> {_shown(new.get(k))}" for k in names)
         raise OutputError(
             where=f"OUT '{out}'",
             expected="the settings, model and input that it was started with",
@@ -252,3 +262,10 @@ def _area(within: Box | None, extent: Sequence[int], shard: int) -> Box:
             remedy="Choose a part of the image.",
         )
     return within.snap(shard).clip(bounds)
+
+
+def _shown(value: str | None) -> str:
+    """Show a part of a digest: digests shortened, what is not there named so."""
+    if value is None:
+        return "absent"
+    return value[:12] if re.fullmatch("[0-9a-f]{64}", value) else value
