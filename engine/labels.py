@@ -106,10 +106,15 @@ def save_index(job: Job, index: Index) -> None:
         write_atomic(_index_path(job.out, job.digest), buffer.getvalue())
 
 
-@lru_cache(maxsize=2)
 def open_index(out: Path, digest: str) -> Index:
-    """Index of a run; read once per process."""
-    with np.load(_index_path(out, digest), allow_pickle=False) as data:
+    """Index of a run; read once per process, and again where more was done since."""
+    path = _index_path(out, digest)
+    return _read_index(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _read_index(path: Path, _mtime_ns: int) -> Index:
+    with np.load(path, allow_pickle=False) as data:
         rows = [[int(n) for n in row] for row in data["places"]]
         regions = [Region(tuple(r[:-4]), Box((r[-4], r[-3]), (r[-2], r[-1]))) for r in rows]
         return Index(tuple(regions), data["reaches"], data["before"])

@@ -28,7 +28,7 @@ def reduce_region(job: Job, step: Pass, region: Region) -> dict[str, Any]:
     """
     layer = job.layer(step.layer)
     above = layer.levels[step.level - 1]
-    array = open_target(job.out / layer.group / above.path)
+    array = open_target(job.out / layer.group / above.path, job.digest)
     box = region.core.refine(2).clip(Box.of_shape(above.shape[-2:]))
     reduced = []
     for channel in range(layer.channels):

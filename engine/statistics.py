@@ -31,7 +31,7 @@ def range_region(job: Job, region: Region) -> dict[str, Any]:
     InputError
         If there are NaN or infinite pixels and the recipe refuses them.
     """
-    pixels, bad = _finite(job, read_pixels(job.source, region.plane, region.core))
+    pixels, bad = _finite(job, read_pixels(job, region.plane, region.core))
     if bad and job.stardist.input.nonfinite == "refuse":
         raise InputError(
             where=f"'{job.source.path}', {region}",
@@ -48,7 +48,7 @@ def range_region(job: Job, region: Region) -> dict[str, Any]:
 
 def statistics_region(job: Job, region: Region) -> dict[str, Any]:
     """Count the intensities of a region, or take the percentiles of its lattice cells."""
-    pixels, _ = _finite(job, read_pixels(job.source, region.plane, region.core))
+    pixels, _ = _finite(job, read_pixels(job, region.plane, region.core))
     settings = job.stardist.normalise
     arrays: dict[str, np.ndarray]
     if settings.over == "local":

@@ -14,6 +14,7 @@ from engine.store import micrometres, write_atomic
 from engine.work import plane_number
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from engine.methods.starconvex import StarObjects
@@ -69,10 +70,24 @@ def objects_table(
 
 def write_part(job: Job, region: Region, rows: pa.Table) -> None:
     """Write the rows of a region; a part without rows is written too, with its columns."""
-    folder = tables_folder(job.out, job.stardist.instances.name)
     with io.BytesIO() as buffer:
         pq.write_table(rows, buffer, compression="zstd")
-        write_atomic(folder / f"part-{region.key}.parquet", buffer.getvalue())
+        path = part_path(job.out, job.stardist.instances.name, region)
+        write_atomic(path, buffer.getvalue())
+
+
+def keep_parts(out: Path, name: str, regions: Iterable[Region]) -> None:
+    """Remove the parts of regions other than these: of a pass that was done again in other cuts."""
+    folder = tables_folder(out, name)
+    known = {part_path(out, name, region) for region in regions}
+    for path in folder.glob("part-*.parquet"):
+        if path not in known:
+            path.unlink()
+
+
+def part_path(out: Path, name: str, region: Region) -> Path:
+    """File of the rows of a region."""
+    return tables_folder(out, name) / f"part-{region.key}.parquet"
 
 
 def tables_folder(out: Path, name: str) -> Path:

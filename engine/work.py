@@ -17,7 +17,6 @@ import numpy as np
 
 from engine.ledger import Ledger
 from engine.methods.starconvex import StarObjects, keys
-from engine.planning import Job, SourceRef
 from engine.stages.base import Place, Raster
 from engine.stages.normalise import Levels
 from engine.store import ImageReader, open_array, use_fast_codecs, write_atomic, write_box
@@ -25,7 +24,11 @@ from engine.store.sources import open_source
 from tiling import Box, Grid, Region
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import zarr
+
+    from engine.planning import Job
 
 #: One task computes at a time in a process; the others read and write meanwhile.
 DEVICE_LOCK = Lock()
@@ -51,7 +54,7 @@ def process_region(job: Job, region: Region) -> dict[str, Any]:
         pipeline = job.pipeline(open_levels(job.out, job.digest), halo)
         wanted = job.wanted(region.core)
         outer = pipeline.fold(wanted)["image"]
-        pixels = read_pixels(job.source, region.plane, outer)
+        pixels = read_pixels(job, region.plane, outer)
         if job.launch is None:
             msg = "a job that segments has a launch"
             raise TypeError(msg)
@@ -70,9 +73,8 @@ def process_region(job: Job, region: Region) -> dict[str, Any]:
 
 def copy_region(job: Job, region: Region) -> dict[str, Any]:
     """Copy one region of the source, all channels, into the image at the root of OUT."""
-    channels = tuple(range(job.layer("image").channels))
-    ref = SourceRef(job.source.path, job.source.foreign, job.source.level, channels)
-    pixels = read_pixels(ref, region.plane, region.core)
+    channels = range(job.layer("image").channels)
+    pixels = read_pixels(job, region.plane, region.core, channels)
     write_layer(job, "image", region, pixels)
     return {}
 
@@ -90,14 +92,18 @@ def wider_halo(reach: float, halo: int, job: Job) -> int:
     return halo if needed <= halo else -(-int(np.ceil(needed)) // 64) * 64
 
 
-def read_pixels(source: SourceRef, plane: tuple[int, ...], box: Box) -> np.ndarray:
-    """Read a box of one plane: (C, Y, X) in the source's dtype."""
+def read_pixels(
+    job: Job, plane: tuple[int, ...], box: Box, channels: Sequence[int] | None = None
+) -> np.ndarray:
+    """Read a box of one plane: (C, Y, X) in the source's dtype; the job's channels, or others."""
+    source = job.source
+    wanted = source.channels if channels is None else channels
     if source.foreign:
-        reader = open_foreign(source.path)
+        reader = open_foreign(source.path, job.digest)
         names = [name for name in reader.info.axes if name not in "cyx"]
         pixels = reader.read(dict(zip(names, plane, strict=True)), box)
-        return np.ascontiguousarray(np.asarray(pixels)[list(source.channels)])
-    return open_image(source.path, source.level).read(plane, source.channels, box)
+        return np.ascontiguousarray(np.asarray(pixels)[list(wanted)])
+    return open_image(source.path, source.level, job.digest).read(plane, wanted, box)
 
 
 def write_layer(job: Job, name: str, region: Region, pixels: np.ndarray, level: int = 0) -> None:
@@ -117,7 +123,7 @@ def write_layer(job: Job, name: str, region: Region, pixels: np.ndarray, level: 
         Level of the layer.
     """
     layer = job.layer(name)
-    array = open_target(job.out / layer.group / layer.levels[level].path)
+    array = open_target(job.out / layer.group / layer.levels[level].path, job.digest)
     box = region.core.coarsen(layer.scale) if level == 0 else region.core
     for channel, values in enumerate(pixels):
         write_box(array, layer.leading(region.plane, channel), box, np.ascontiguousarray(values))
@@ -150,8 +156,7 @@ def save_objects(job: Job, region: Region, objects: StarObjects) -> list[int]:
             rays=mine.rays,
             seen=np.sort(keys(foreign.points, number, job.frame.extent)),
         )
-        path = Ledger(job.out).path("work", "objects", f"{region.key}.npz")
-        write_atomic(path, buffer.getvalue())
+        write_atomic(objects_path(job.out, region), buffer.getvalue())
     chunk = job.layer(job.stardist.instances.name).chunk
     cells = Grid((), region.core.shape, (chunk, chunk))  # type: ignore[arg-type]
     local = (mine.points - np.array(region.core.start)) // chunk
@@ -161,10 +166,14 @@ def save_objects(job: Job, region: Region, objects: StarObjects) -> list[int]:
 
 def load_objects(out: Path, region: Region, n_rays: int) -> tuple[StarObjects, np.ndarray]:
     """Objects that a region owns, and the keys of the foreign ones that it saw."""
-    path = Ledger(out).path("work", "objects", f"{region.key}.npz")
-    with np.load(path, allow_pickle=False) as data:
+    with np.load(objects_path(out, region), allow_pickle=False) as data:
         objects = StarObjects(data["points"], data["scores"], data["rays"].reshape(-1, n_rays))
         return objects, data["seen"]
+
+
+def objects_path(out: Path, region: Region) -> Path:
+    """File of the polygons that a region owns; kept with the result, some 150 bytes each."""
+    return Ledger(out).path("objects", f"{region.key}.npz")
 
 
 def plane_number(job: Job, plane: tuple[int, ...]) -> int:
@@ -185,29 +194,33 @@ def has_levels(out: Path, digest: str) -> bool:
     return Ledger(out).path("statistics", f"levels-{digest[:16]}.npz").is_file()
 
 
-@lru_cache(maxsize=8)
 def open_levels(out: Path, digest: str) -> Levels:
-    """Statistics of pass 0; read once per process."""
+    """Statistics of pass 0; read once per process, and again where the file is another."""
     path = Ledger(out).path("statistics", f"levels-{digest[:16]}.npz")
+    return _read_levels(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _read_levels(path: Path, _mtime_ns: int) -> Levels:
     with np.load(path, allow_pickle=False) as data:
         return Levels(data["low"], data["high"], int(data["cell"]))
 
 
 @lru_cache(maxsize=8)
-def open_image(path: str, level: int) -> ImageReader:
-    """Image of this process."""
+def open_image(path: str, level: int, _digest: str) -> ImageReader:
+    """Image of this process, opened anew for another run."""
     use_fast_codecs(threads=1)
     return ImageReader(path, level)
 
 
 @lru_cache(maxsize=4)
-def open_foreign(path: str) -> Any:  # noqa: ANN401 - a protocol class of the sources
+def open_foreign(path: str, _digest: str) -> Any:  # noqa: ANN401 - a protocol class of the sources
     """Foreign source of this process; the driver has checked its files."""
     return open_source(path, verify=False)
 
 
 @lru_cache(maxsize=64)
-def open_target(path: Path) -> zarr.Array[Any]:
-    """Array of OUT that this process writes or reads."""
+def open_target(path: Path, _digest: str) -> zarr.Array[Any]:
+    """Array of OUT that this process writes or reads, opened anew for another run."""
     use_fast_codecs(threads=1)
     return open_array(path, "r+")

@@ -21,12 +21,14 @@ from engine.running.outputs import create_outputs
 from engine.running.window import Sweep
 from engine.statistics import freeze, needs_range
 from engine.store import remove_partial, write_json
-from engine.work import has_levels, save_levels
+from engine.tables import keep_parts
+from engine.work import has_levels, objects_path, save_levels
 
 if TYPE_CHECKING:
     from distributed import Client
 
     from engine.planning import Job, Pass, Plan
+    from tiling import Region
 
 
 class Listener(Protocol):
@@ -136,12 +138,15 @@ class _Driver:
                 return Outcome(complete=False, failures=tuple(failures))
         create_outputs(self._job)
         for step in self._job.passes():
-            if step.kind == "labels":
+            if step.kind == "labels" and self._left(step):
                 records = self._ledger.records("regions", self._job.digest)
                 save_index(self._job, make_index(self._job, records))
             failures = self._sweep(step)
             if failures:
                 return Outcome(complete=False, failures=tuple(failures), report=self._report())
+            if step.kind == "labels":
+                drawn = self._ledger.records(step.name, self._job.digest)
+                keep_parts(self._job.out, step.layer, (record.region for record in drawn))
         report = self._report()
         self._clean()
         return Outcome(complete=True, failures=(), report=report)
@@ -162,14 +167,14 @@ class _Driver:
         """Do what is left of a pass."""
         start = time.perf_counter()
         plan, job = self._plan, self._job
-        done = [r.region for r in self._ledger.records(step.name, job.digest)]
-        left = list(pending_regions(step, done, plan.region, job.area))
+        left = self._left(step)
         if not left:
             return []
         self._ledger.forget_failures(step.name)
+        done = sum(1 for _ in self._ledger.records(step.name, job.digest))
         pixels = sum(region.core.size for region in left)
         client = self._cluster()
-        self._listener.pass_started(step.name, len(done) + len(left), len(done), pixels)
+        self._listener.pass_started(step.name, done + len(left), done, pixels)
         failures = []
         for outcome in Sweep(client, job, step, plan.resources.retries).run(left):
             if isinstance(outcome, Failure):
@@ -180,6 +185,14 @@ class _Driver:
                 self._listener.region_done(step.name, outcome.region.core.size)
         self._seconds[step.name] = time.perf_counter() - start
         return failures
+
+    def _left(self, step: Pass) -> list[Region]:
+        """Regions of a pass that are not done, or whose objects are gone."""
+        job = self._job
+        done = [record.region for record in self._ledger.records(step.name, job.digest)]
+        if step.kind == "regions":
+            done = [region for region in done if objects_path(job.out, region).is_file()]
+        return list(pending_regions(step, done, self._plan.region, job.area))
 
     def _cluster(self) -> Client:
         """Cluster of this run, started when the first task needs it."""
