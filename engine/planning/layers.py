@@ -61,7 +61,9 @@ def derived_layer(
     shard = sides[1] // scale
     chunk = math.gcd(sides[0], shard)
     axes = tuple(info.axes[k] for k in keep)
-    return Layer(name, group, dtype, scale, axes, pyramid_levels(first, chunk), chunk, shard)
+    # As many levels as the image and its labels have: OME-NGFF wants the same number in all.
+    levels = pyramid_levels(first, sides[0] // scale)
+    return Layer(name, group, dtype, scale, axes, levels, chunk, shard)
 
 
 def label_dtype(shape: Iterable[int]) -> str:
