@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from engine.cli import train
 from engine.cli.progress import TerminalProgress
 from engine.cli.show import show_outcome, show_plan, show_scores
 from engine.errors import RecipeError, TilewrightError
@@ -30,8 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Microscopy images of any size: tiled, resumable, stitched into OME-Zarr.",
 )
-train = typer.Typer(no_args_is_help=True, help="Train models on your own images.")
-app.add_typer(train, name="train")
+app.add_typer(train.app, name="train")
 
 OUT = Console(soft_wrap=True)
 ERR = Console(stderr=True, soft_wrap=True)

@@ -1,0 +1,85 @@
+"""The commands that train models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+from rich.console import Console
+
+from engine.errors import RecipeError
+
+if TYPE_CHECKING:
+    from engine.training.options import Precision, Progress
+
+app = typer.Typer(no_args_is_help=True, help="Train models on your own images.")
+
+OUT = Console(soft_wrap=True)
+
+
+@app.callback()
+def group() -> None:
+    """Hold the commands together, so that each keeps its name."""
+
+
+@app.command()
+def stardist(
+    images: Annotated[Path, typer.Option(help="Folder of PNG or TIFF images.")],
+    labels: Annotated[Path, typer.Option(help="Folder of label images with the same names.")],
+    out: Annotated[Path, typer.Option(help="Model folder to make.")],
+    val_images: Annotated[Path | None, typer.Option(help="Validation images.")] = None,
+    val_labels: Annotated[Path | None, typer.Option(help="Their labels.")] = None,
+    init: Annotated[str | None, typer.Option(help="Model to start from.")] = None,
+    epochs: Annotated[int, typer.Option(help="Epochs at the most.")] = 100,
+    steps: Annotated[int, typer.Option(help="Steps per epoch.")] = 100,
+    batch: Annotated[int, typer.Option(help="Crops per step.")] = 8,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    minutes: Annotated[
+        float | None, typer.Option(help="Time to train; the schedule ends with it.")
+    ] = None,
+    patience: Annotated[int, typer.Option(help="Epochs without progress before it ends.")] = 40,
+    threads: Annotated[int | None, typer.Option(help="Threads of the network.")] = None,
+    seed: Annotated[int, typer.Option(help="Of split, weights and batches.")] = 0,
+) -> None:
+    """Train a StarDist network; given again after a stop, it continues from its last epoch."""
+    from engine.training.options import TrainOptions
+    from engine.training.stardist import train_stardist
+
+    if precision not in ("float32", "bfloat16"):
+        raise RecipeError(
+            where="--precision",
+            expected="float32 or bfloat16",
+            found=precision,
+            remedy="bfloat16 is faster where the processor multiplies it, and costs no accuracy.",
+        )
+    options = TrainOptions(
+        images=images,
+        labels=labels,
+        out=out,
+        val_images=val_images,
+        val_labels=val_labels,
+        init=init,
+        epochs=epochs,
+        steps=steps,
+        batch=batch,
+        learning_rate=learning_rate,
+        precision=cast("Precision", precision),
+        budget_minutes=minutes,
+        patience=patience,
+        threads=threads,
+        seed=seed,
+    )
+    folder = train_stardist(options, _show)
+    OUT.print(f"[bold]done[/bold] {folder}: use it with --set segment.model={folder}")
+
+
+def _show(progress: Progress) -> None:
+    """Print a line for an epoch."""
+    line = (
+        f"epoch {progress.epoch:>4}, {progress.done:>4.0%} done, loss {progress.loss:.4f}, "
+        f"validation {progress.val_loss:.4f} (best {progress.best_val_loss:.4f}), "
+        f"{progress.elapsed_s / 60:.1f} min"
+    )
+    OUT.print(line, highlight=False)
