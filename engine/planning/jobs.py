@@ -73,7 +73,7 @@ def stardist_job(
         first = replace(info.levels[level], path="0")
         layers.append(image_layer(info.axes, first, info.dtype, storage.chunk, storage.shard))
     ref = SourceRef(info.path, foreign=False, level=level, channels=channels)
-    launch = Launch(device, precision, settings.resources.launch)
+    launch = Launch(device, precision, settings.resources.launch or 1)
     job = Job(
         Path(), ref, frame, recipe, tuple(layers), frame.bounds, storage.shard, "", launch, model
     )

@@ -11,7 +11,14 @@ import numpy as np
 
 from engine.errors import OutputError, RecipeError
 from engine.ledger import Ledger
-from engine.planning.cost import Tiles, choose_region, choose_workers, count_tiles, worker_bytes
+from engine.planning.cost import (
+    Tiles,
+    choose_launch,
+    choose_region,
+    choose_workers,
+    count_tiles,
+    worker_bytes,
+)
 from engine.planning.jobs import (
     check_extent,
     copy_job,
@@ -206,6 +213,7 @@ def _finish(job: Job, extra: dict[str, str], resources: Resources, *, fresh: boo
     ledger = Ledger(job.out)
     if ledger.exists and not fresh:
         compare_parts(ledger.read_run().get("parts", {}), parts, job.out)
+    job = choose_launch(job, resources)
     workers = choose_workers(job, resources)
     region = choose_region(job, resources, workers)
     total = pending = 0

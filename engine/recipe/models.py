@@ -155,8 +155,8 @@ class Resources(_Section):
 
     region: int | None = Field(None, ge=32)
     """Side of a region in pixels, a multiple of the shard; chosen by the plan where null."""
-    launch: int = Field(8, ge=1)
-    """Tiles that go through the network at once."""
+    launch: int | None = Field(None, ge=1)
+    """Tiles that go through the network at once; as many as fit the memory where null."""
     workers: int | None = Field(None, ge=1)
     """Worker processes; one per core, as far as memory allows, where null."""
     threads: int = Field(2, ge=1, le=16)
