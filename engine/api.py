@@ -127,6 +127,8 @@ def run_plan(
 
         # Weights that do not fit config.json are refused here, not found by every region.
         load_network(prepared.job.model)
+    if cluster != "local":
+        _check_cluster(cluster)
     if overwrite:
         # Only now, when nothing is left to refuse: a typo must not cost an image.
         _remove(prepared.job.out)
@@ -195,6 +197,14 @@ def plan_ingest(
         pixel_size_um,
         overwrite=overwrite,
     )
+
+
+def _check_cluster(address: str) -> None:
+    """Refuse an address at which nobody answers, before the run leaves its first trace."""
+    from engine.cluster import ClusterSpec, open_cluster  # planning needs no scheduler
+
+    with open_cluster(ClusterSpec(address, workers=1, threads=1)):
+        pass
 
 
 def _remove(out: Path) -> None:

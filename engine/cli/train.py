@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from engine.errors import RecipeError
 
@@ -72,7 +73,8 @@ def stardist(
         seed=seed,
     )
     folder = train_stardist(options, _show)
-    OUT.print(f"[bold]done[/bold] {folder}: use it with --set segment.model={folder}")
+    place = escape(str(folder))
+    OUT.print(f"[bold]done[/bold] {place}: use it with --set segment.model={place}")
 
 
 def _show(progress: Progress) -> None:
