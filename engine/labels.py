@@ -41,22 +41,33 @@ class Index:
 
     Parameters
     ----------
-    regions : tuple of Region
-        Regions of pass 1 that are done.
-    reaches : ndarray of shape (n,), float64
-        Longest ray of the objects of each, in pixels.
+    planes : ndarray of shape (n, P), int64
+        Plane of each region of pass 1 that is done.
+    cores : ndarray of shape (n, 4), int64
+        Its core: y0, x0, y1, x1.
+    reach : float
+        Longest ray of any object, in pixels.
     before : ndarray of shape (chunks + 1,), int64
         Objects in all chunks before each chunk; the last entry is the total.
     """
 
-    regions: tuple[Region, ...]
-    reaches: np.ndarray
+    planes: np.ndarray
+    cores: np.ndarray
+    reach: float
     before: np.ndarray
 
     @property
     def total(self) -> int:
         """Objects in all."""
         return int(self.before[-1])
+
+    def meeting(self, plane: tuple[int, ...], box: Box) -> list[Region]:
+        """Regions of pass 1, in one plane, whose cores meet a box."""
+        here = (self.planes == np.array(plane, np.int64)).all(axis=1)
+        here &= (self.cores[:, :2] < box.stop).all(axis=1)
+        here &= (self.cores[:, 2:] > box.start).all(axis=1)
+        rows = self.cores[here].tolist()
+        return [Region(plane, Box((a, b), (c, d))) for a, b, c, d in rows]
 
 
 def make_index(job: Job, records: Iterable[Record]) -> Index:
@@ -69,14 +80,21 @@ def make_index(job: Job, records: Iterable[Record]) -> Index:
     """
     grid = chunk_grid(job)
     counts = np.zeros(len(grid) + 1, np.int64)
-    regions, reaches = [], []
+    planes, cores, reach = [], [], 0.0
     for record in records:
-        regions.append(record.region)
-        reaches.append(float(record.notes["reach"]))
+        planes.append(record.region.plane)
+        cores.append((*record.region.core.start, *record.region.core.stop))
+        reach = max(reach, float(record.notes["reach"]))
         cells = record.region.core.split(grid.cell)
         for cell, count in zip(cells, record.notes["counts"], strict=True):
             counts[grid.number(record.region.plane, *cell.start) + 1] += count
-    index = Index(tuple(regions), np.array(reaches), np.cumsum(counts))
+    shape = (len(planes), len(job.frame.planes))
+    index = Index(
+        np.array(planes, np.int64).reshape(shape),
+        np.array(cores, np.int64).reshape(-1, 4),
+        reach,
+        np.cumsum(counts),
+    )
     layer = job.layer(job.stardist.instances.name)
     if index.total > np.iinfo(layer.dtype).max:
         raise OutputError(
@@ -99,8 +117,9 @@ def save_index(job: Job, index: Index) -> None:
     with io.BytesIO() as buffer:
         np.savez(
             buffer,
-            places=np.array([[*r.plane, *r.core.start, *r.core.stop] for r in index.regions]),
-            reaches=index.reaches,
+            planes=index.planes,
+            cores=index.cores,
+            reach=np.float64(index.reach),
             before=index.before,
         )
         write_atomic(_index_path(job.out, job.digest), buffer.getvalue())
@@ -115,9 +134,7 @@ def open_index(out: Path, digest: str) -> Index:
 @lru_cache(maxsize=2)
 def _read_index(path: Path, _mtime_ns: int) -> Index:
     with np.load(path, allow_pickle=False) as data:
-        rows = [[int(n) for n in row] for row in data["places"]]
-        regions = [Region(tuple(r[:-4]), Box((r[-4], r[-3]), (r[-2], r[-1]))) for r in rows]
-        return Index(tuple(regions), data["reaches"], data["before"])
+        return Index(data["planes"], data["cores"], float(data["reach"]), data["before"])
 
 
 def label_region(job: Job, region: Region) -> dict[str, Any]:
@@ -166,14 +183,12 @@ def label_region(job: Job, region: Region) -> dict[str, Any]:
 
 def _near(job: Job, index: Index, region: Region) -> dict[Region, tuple[StarObjects, np.ndarray]]:
     """Parts of pass 1 whose objects may meet an object of this region, or its core."""
-    reach = int(np.ceil(index.reaches.max(initial=0))) + 1
+    reach = int(np.ceil(index.reach)) + 1
     assigned = _assigned(index, region)
     around = [region.core, *(part.core for part in assigned)]
     outer = _around(np.array([[*b.start, *b.stop] for b in around]), region.core).grow(2 * reach)
     return {
-        part: load_objects(job.out, part, _rays(job))
-        for part in index.regions
-        if part.plane == region.plane and part.core.meets(outer)
+        part: load_objects(job.out, part, _rays(job)) for part in index.meeting(region.plane, outer)
     }
 
 
@@ -181,9 +196,8 @@ def _assigned(index: Index, region: Region) -> list[Region]:
     """Regions of pass 1 whose seams this region checks: those that begin inside it."""
     return [
         part
-        for part in index.regions
-        if part.plane == region.plane
-        and region.core.contains(Box(part.core.start, tuple(n + 1 for n in part.core.start)))
+        for part in index.meeting(region.plane, region.core)
+        if region.core.contains(Box(part.core.start, tuple(n + 1 for n in part.core.start)))
     ]
 
 
@@ -255,12 +269,14 @@ def _check_seams(
 
 def _in_known(job: Job, index: Index, plane: tuple[int, ...], seen: np.ndarray) -> np.ndarray:
     """Keys whose anchors lie in regions that are done."""
+    if len(seen) == 0:
+        return seen
     place = (seen.astype(np.int64) - 1) - plane_number(job, plane) * job.frame.bounds.size
     points = np.stack(np.divmod(place, job.frame.extent[1]), axis=1)
+    around = Box(tuple(points.min(axis=0).tolist()), tuple((points.max(axis=0) + 1).tolist()))
     known = np.zeros(len(seen), bool)
-    for part in index.regions:
-        if part.plane == plane and len(seen):
-            known |= ((points >= part.core.start) & (points < part.core.stop)).all(axis=1)
+    for part in index.meeting(plane, around):
+        known |= ((points >= part.core.start) & (points < part.core.stop)).all(axis=1)
     return seen[known]
 
 

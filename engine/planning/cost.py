@@ -9,6 +9,7 @@ import numpy as np
 
 from engine.device import PROCESS_BYTES, cores, free_memory
 from engine.errors import RecipeError, ResourceError
+from engine.planning.job import LARGEST_DRAWN
 from engine.recipe import StarDistRecipe
 from tiling import Box, Grid, Lattice
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from engine.recipe import Resources
 
 #: Largest region that is chosen by itself, in pixels: larger ones save few tiles.
-LARGEST_REGION = 4096
+LARGEST_REGION = 8192
 
 #: Tiles of a launch where memory does not matter: on a CPU more bring nothing (measured: 36 ms a
 #: tile from 4 on), a GPU needs more to be busy.
@@ -75,7 +76,7 @@ def worker_bytes(job: Job, region: int, threads: int) -> int:
     """
     core = Box((0, 0), (min(region, job.frame.extent[0]), min(region, job.frame.extent[1])))
     item = np.dtype(job.frame.dtype).itemsize * job.frame.channels
-    copying = 3 * core.size * item
+    copying = 3 * min(core.size, LARGEST_DRAWN**2) * item
     if not isinstance(job.recipe, StarDistRecipe):
         return PROCESS_BYTES + threads * copying
     pipeline = job.pipeline()
@@ -86,7 +87,8 @@ def worker_bytes(job: Job, region: int, threads: int) -> int:
     reading = boxes["image"].size * item
     computing = max(pipeline.memory(wanted), pipeline.memory(job.wanted(inner)))
     halo = job.stardist.instances.halo
-    labelling = core.grow(2 * halo).size * LABEL_BYTES
+    drawn = min(region, LARGEST_DRAWN)
+    labelling = Box((0, 0), (drawn, drawn)).grow(2 * halo).size * LABEL_BYTES
     statistics = 4096 * 4096 * (item + 8 * job.frame.channels)
     weights = 4 * (job.model.weights.stat().st_size if job.model else 0)
     each = max(reading + core.size, statistics, labelling, copying)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from engine.stages.base import Frame
     from engine.store import Axis, Level
 
+#: Largest region, in pixels, of the passes that compute no tiles: they gain nothing from size.
+LARGEST_DRAWN = 4096
+
 PassKind = Literal["range", "statistics", "regions", "labels", "copy", "pyramid"]
 
 

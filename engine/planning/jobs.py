@@ -72,7 +72,8 @@ def stardist_job(
     if storage.with_image:
         first = replace(info.levels[level], path="0")
         layers.append(image_layer(info.axes, first, info.dtype, storage.chunk, storage.shard))
-    ref = SourceRef(info.path, foreign=False, level=level, channels=channels)
+    path = str(Path(info.path).absolute())
+    ref = SourceRef(path, foreign=False, level=level, channels=channels)
     launch = Launch(device, precision, settings.resources.launch or 1)
     job = Job(
         Path(), ref, frame, recipe, tuple(layers), frame.bounds, storage.shard, "", launch, model
@@ -91,7 +92,8 @@ def copy_job(
     height, width = first.shape[-2:]
     frame = Frame(info.plane_shape, (height, width), info.n_channels, info.dtype)
     channels = tuple(range(info.n_channels))
-    ref = SourceRef(info.path, foreign=False, level=level, channels=channels)
+    path = str(Path(info.path).absolute())
+    ref = SourceRef(path, foreign=False, level=level, channels=channels)
     return Job(Path(), ref, frame, recipe, (layer,), frame.bounds, storage.shard, ""), {}
 
 

@@ -19,6 +19,7 @@ from engine.planning.cost import (
     count_tiles,
     worker_bytes,
 )
+from engine.planning.job import LARGEST_DRAWN
 from engine.planning.jobs import (
     check_extent,
     copy_job,
@@ -195,7 +196,8 @@ def pending_regions(step: Pass, done: Iterable[Region], region: int, area: Box) 
         Part of every plane that is done, in pixels of the level that is read.
     """
     cell = step.grid.cell
-    times = 1 if step.kind in ("pyramid", "range", "statistics") else max(1, region // cell[0])
+    side = region if step.kind == "regions" else min(region, LARGEST_DRAWN)
+    times = 1 if step.kind in ("pyramid", "range", "statistics") else max(1, side // cell[0])
     bounds = Box.of_shape(step.grid.extent)
     within = bounds
     if step.kind not in ("range", "statistics"):
