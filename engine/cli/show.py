@@ -38,6 +38,7 @@ def show_plan(console: Console, plan: Plan) -> None:
             max(job.model.config.divisor), job.model.config.grid[0]
         )
         rows += [
+            ("of it on the device", f"{plan.device_bytes / 2**30:.2f} GiB projected"),
             ("network", f"{job.model.name} on {device}, {precision}"),
             (
                 "tiles",

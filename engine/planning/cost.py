@@ -95,6 +95,15 @@ def worker_bytes(job: Job, region: int, threads: int) -> int:
     return PROCESS_BYTES + weights + computing + threads * each
 
 
+def device_bytes(job: Job, region: int) -> int:
+    """Bytes that a worker takes on its device at the peak, projected; within its memory on a CPU."""
+    if not isinstance(job.recipe, StarDistRecipe) or job.model is None:
+        return 0
+    core = Box((0, 0), (min(region, job.frame.extent[0]), min(region, job.frame.extent[1])))
+    weights = job.model.weights.stat().st_size
+    return weights + job.pipeline().device_memory(job.wanted(_middle(core, job)))
+
+
 def choose_region(job: Job, resources: Resources, workers: int) -> int:
     """Side of a region in pixels.
 

@@ -37,6 +37,8 @@ def stardist_job(
 ) -> tuple[Job, dict[str, str]]:
     """Job of a recipe that segments, with everything chosen that was left open."""
     model = open_model(recipe.segment.model)
+    # Workers may stand in another folder than the user.
+    model = replace(model, path=model.path.absolute(), weights=model.weights.absolute())
     channels = _channels(info, recipe.input.channels)
     _check_model(model, len(channels), recipe)
     device = choose_device(settings.resources.device)

@@ -17,6 +17,7 @@ from engine.planning.cost import (
     choose_region,
     choose_workers,
     count_tiles,
+    device_bytes,
     worker_bytes,
 )
 from engine.planning.job import LARGEST_DRAWN
@@ -59,6 +60,8 @@ class Plan:
         Worker processes.
     worker_bytes : int
         Projected peak of each.
+    device_bytes : int
+        Projected peak of each on its device; part of `worker_bytes` on a CPU.
     tiles : Tiles
         Tiles that are computed, and how many of them twice.
     read_bytes, write_bytes, disk_bytes : int
@@ -75,6 +78,7 @@ class Plan:
     region: int
     workers: int
     worker_bytes: int
+    device_bytes: int
     tiles: Tiles
     read_bytes: int
     write_bytes: int
@@ -233,7 +237,7 @@ def _finish(job: Job, extra: dict[str, str], resources: Resources, *, fresh: boo
     pixels = planes * job.area.size * job.frame.channels * np.dtype(job.frame.dtype).itemsize
     return Plan(
         job, parts, resources, region, workers,
-        worker_bytes(job, region, resources.threads), tiles,
+        worker_bytes(job, region, resources.threads), device_bytes(job, region), tiles,
         read_bytes=int(pixels * (2 if tiles.once else 1)),
         write_bytes=int(sum(map(layer_bytes, job.layers)) * share),
         disk_bytes=disk, regions=total, pending=pending,

@@ -127,6 +127,10 @@ class Stage(ABC):
     def memory(self, wanted: Mapping[str, Box]) -> int:
         """Bytes that the stage takes at its peak, beyond what it is given."""
 
+    def device_memory(self, wanted: Mapping[str, Box]) -> int:
+        """Bytes of them that lie on the device; 0 for a stage that does not use it."""
+        return 0
+
     @abstractmethod
     def run(self, given: Mapping[str, Any], wanted: Mapping[str, Box], place: Place) -> Made:
         """Make what is wanted.
@@ -172,6 +176,11 @@ class Pipeline:
         """Bytes of the largest stage at its peak, beyond image and outputs."""
         boxes = self.fold(wanted)
         return max((stage.memory(boxes) for stage in self.stages), default=0)
+
+    def device_memory(self, wanted: Mapping[str, Box]) -> int:
+        """Bytes of the largest stage on the device."""
+        boxes = self.fold(wanted)
+        return max((stage.device_memory(boxes) for stage in self.stages), default=0)
 
     def run(self, image: Raster, wanted: Mapping[str, Box], place: Place) -> Made:
         """Make what is wanted from the image.

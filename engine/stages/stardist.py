@@ -69,12 +69,16 @@ class Candidates(Stage):
     def memory(self, wanted: Mapping[str, Box]) -> int:
         """Bytes of one band, one launch, the probability map and a generous share of candidates."""
         box, rays = self._box(wanted), self.model.config.n_rays
-        width = box.shape[1] // self.tiling.scale
-        band = self.tiling.tile // self.tiling.scale * width * (rays + 2) * 4
-        launch = self.launch_tiles * self.tiling.tile**2 * ACTIVATION_BYTES
         pixels = box.size // self.tiling.scale**2
         padded = self.lattice.reach(box).size * self.frame.channels * 4
-        return 2 * band + launch + 4 * pixels + pixels // 4 * (rays + 4) * 4 * 2 + padded
+        candidates = pixels // 4 * (rays + 4) * 4 * 2
+        return self.device_memory(wanted) + 4 * pixels + candidates + padded
+
+    def device_memory(self, wanted: Mapping[str, Box]) -> int:
+        """Bytes of one band, and of the activations of one launch."""
+        width = self._box(wanted).shape[1] // self.tiling.scale
+        band = self.tiling.tile // self.tiling.scale * width * (self.model.config.n_rays + 2) * 4
+        return 2 * band + self.launch_tiles * self.tiling.tile**2 * ACTIVATION_BYTES
 
     def run(self, given: Mapping[str, Any], wanted: Mapping[str, Box], place: Place) -> Made:
         """Run the network over all tiles that count in what is wanted."""
