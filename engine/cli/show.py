@@ -21,13 +21,16 @@ def show_plan(console: Console, plan: Plan) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     height, width = job.frame.extent
     planes = " x ".join(map(str, job.frame.planes))
+    on_device = (
+        f", {plan.device_bytes / 2**30:.2f} GiB of it on the device" if plan.device_bytes else ""
+    )
     rows = [
         ("image", f"{job.source.path}, level {job.source.level}"),
         ("pixels", f"{height} x {width} (y, x)" + (f", {planes} planes" if planes else "")),
         ("result", str(job.out)),
         ("regions", f"{plan.regions} of {plan.region} px; {plan.pending} to do"),
         ("workers", f"{plan.workers} with {plan.resources.threads} threads each"),
-        ("memory per worker", f"{plan.worker_bytes / 2**30:.2f} GiB projected"),
+        ("memory per worker", f"{plan.worker_bytes / 2**30:.2f} GiB projected{on_device}"),
         ("to read", f"{plan.read_bytes / 1e9:.3f} GB, decoded"),
         ("to write", f"{plan.write_bytes / 1e9:.3f} GB, decoded"),
         ("disk set aside", f"{plan.disk_bytes / 1e9:.3f} GB"),
@@ -38,7 +41,6 @@ def show_plan(console: Console, plan: Plan) -> None:
             max(job.model.config.divisor), job.model.config.grid[0]
         )
         rows += [
-            ("of it on the device", f"{plan.device_bytes / 2**30:.2f} GiB projected"),
             ("network", f"{job.model.name} on {device}, {precision}"),
             (
                 "tiles",

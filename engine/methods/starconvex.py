@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from skimage.draw import polygon
 from stardist.geometry import dist_to_coord
-from stardist.nms import non_maximum_suppression_inds
 
+from engine.methods.pruning import survivors
 from tiling import Box
 
 #: Output pixels at the image's edge where StarDist takes no candidate (its default ``b``).
@@ -148,13 +148,7 @@ def suppress(candidates: StarObjects, threshold: float) -> StarObjects:
     ordered = candidates.take(order)
     if len(ordered) == 0:
         return ordered
-    keep: np.ndarray = non_maximum_suppression_inds(
-        np.ascontiguousarray(ordered.rays),
-        ordered.points.astype(np.int32),
-        scores=ordered.scores,
-        thresh=threshold,
-        verbose=False,
-    )
+    keep = survivors(ordered.points, ordered.rays, ordered.scores, threshold)
     return ordered.take(keep)
 
 

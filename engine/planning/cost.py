@@ -96,7 +96,7 @@ def worker_bytes(job: Job, region: int, threads: int) -> int:
 
 
 def device_bytes(job: Job, region: int) -> int:
-    """Bytes that a worker takes on its device at the peak, projected; within its memory on a CPU."""
+    """Project the bytes that a worker takes on its device; part of its memory on a CPU."""
     if not isinstance(job.recipe, StarDistRecipe) or job.model is None:
         return 0
     core = Box((0, 0), (min(region, job.frame.extent[0]), min(region, job.frame.extent[1])))
