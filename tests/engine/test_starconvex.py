@@ -1,0 +1,151 @@
+"""Suppression and rendering against the stardist package and scikit-image, which define them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stardist.nms import non_maximum_suppression_inds
+
+from engine.methods.pruning import _left_out, area_at_most, shared_at_least, survivors
+from engine.methods.starconvex import StarObjects, suppress
+
+
+def directions(count: int) -> np.ndarray:
+    """Unit vectors (y, x) of the rays: (count, 2)."""
+    angle = 2 * np.pi * np.arange(count) / count
+    return np.stack([np.sin(angle), np.cos(angle)], axis=1)
+
+
+def cells(
+    seed: int,
+    *,
+    grid: int = 2,
+    side: int = 160,
+    radius: float = 12,
+    noise: float = 0.03,
+    rays: int = 32,
+    origin: int = 0,
+) -> StarObjects:
+    """Candidates as a network gives them: one per pixel of overlapping ellipses, ordered.
+
+    Rays end on the ellipse, times log-normal noise; scores fall off towards the edge, with noise
+    and ties.
+    """
+    rng = np.random.default_rng(seed)
+    count = max(2, int(side**2 / (3 * radius**2) * rng.uniform(0.3, 1)))
+    centres = rng.uniform(0, side, (count, 2))
+    axes = rng.uniform(0.4, 1, (count, 2)) * radius
+    turn = rng.uniform(0, np.pi, count)
+    frame = np.stack([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    frame = np.moveaxis(frame, 2, 0) / axes[:, :, None]  # (count, 2, 2): pixels to unit circle
+    points = np.stack(np.mgrid[0:side:grid, 0:side:grid], axis=-1).reshape(-1, 2)
+    local = np.einsum("kij,pkj->pki", frame, points[:, None] - centres[None])
+    own = (local**2).sum(2).argmin(1)
+    start = local[np.arange(len(points)), own]
+    inside = (start**2).sum(1) < rng.uniform(0.3, 0.9)
+    points, own, start = points[inside], own[inside], start[inside]
+    step = np.einsum("pij,rj->pri", frame[own], directions(rays))
+    a, b = (step**2).sum(2), (step * start[:, None]).sum(2)
+    lengths = (-b + np.sqrt(b**2 + a * (1 - (start**2).sum(1))[:, None])) / a
+    lengths = np.maximum(lengths * np.exp(noise * rng.normal(size=lengths.shape)), 1e-3)
+    scores = 1 - (start**2).sum(1) + rng.choice([0, 0.02, 0.3]) * rng.normal(size=len(points))
+    scores = np.round(np.clip(scores, 0.01, 1), int(rng.choice([1, 6])))
+    objects = StarObjects(
+        points.astype(np.int64) + origin, scores.astype(np.float32), lengths.astype(np.float32)
+    )
+    order = np.lexsort((objects.points[:, 1], objects.points[:, 0], -objects.scores))
+    return objects.take(order)
+
+
+def by_package(objects: StarObjects, threshold: float) -> np.ndarray:
+    """Survivors as the package alone finds them: (n,) bool."""
+    kept: np.ndarray = non_maximum_suppression_inds(
+        objects.rays,
+        objects.points.astype(np.int32),
+        scores=objects.scores,
+        thresh=threshold,
+        verbose=False,
+    )
+    return kept
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    grid=st.sampled_from([1, 2, 4]),
+    radius=st.sampled_from([3.0, 8.0, 14.0, 30.0]),
+    noise=st.sampled_from([0.0, 0.03, 0.3]),
+    rays=st.sampled_from([4, 8, 16, 32, 64]),
+    origin=st.sampled_from([0, 40, 5000, 123_457, 4_000_000]),
+    threshold=st.sampled_from([0.0, 0.1, 0.3, 0.4, 0.6, 0.9]),
+)
+def test_survivors_are_those_of_the_package(
+    seed: int, grid: int, radius: float, noise: float, rays: int, origin: int, threshold: float
+) -> None:
+    objects = cells(
+        seed, grid=grid, side=64 * grid, radius=radius, noise=noise, rays=rays, origin=origin
+    )
+    kept = survivors(objects.points, objects.rays, objects.scores, threshold)
+    np.testing.assert_array_equal(kept, by_package(objects, threshold))
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), spread=st.sampled_from([5, 30, 200]))
+def test_survivors_among_polygons_without_any_order(seed: int, spread: int) -> None:
+    rng = np.random.default_rng(seed)
+    points = rng.integers(0, 10 + spread, (300, 2))
+    rays = rng.uniform(0.001, 20, (300, 1)) * rng.uniform(0.3, 1, (300, 32))
+    scores = np.sort(rng.random(300))[::-1].astype(np.float32)
+    objects = StarObjects(points, scores, rays.astype(np.float32))
+    kept = survivors(objects.points, objects.rays, objects.scores, 0.3)
+    np.testing.assert_array_equal(kept, by_package(objects, 0.3))
+
+
+def test_most_candidates_need_no_clipping() -> None:
+    objects = cells(6, side=400, radius=20, noise=0.01, origin=200)
+    _, out = _left_out(objects.points, objects.rays, objects.scores, 0.3)
+    assert out.mean() > 0.6
+
+
+def test_candidates_of_a_witness_that_does_not_survive_come_back() -> None:
+    # A chain: each suppresses the next, in hills of one pixel each, so that all are peaks.
+    rays = np.full((40, 32), 20, np.float32)
+    points = np.stack([np.full(40, 100), 100 + 12 * np.arange(40)], axis=1)
+    scores = np.linspace(1, 0.5, 40, dtype=np.float32)
+    kept = survivors(points, rays, scores, 0.3)
+    np.testing.assert_array_equal(kept, by_package(StarObjects(points, scores, rays), 0.3))
+    assert 0 < kept.sum() < 40
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.2])
+@pytest.mark.parametrize("origin", [100, 9_000, 140_003])
+def test_bounds_hold_for_single_pairs(noise: float, origin: int) -> None:
+    # The share that the bounds promise is one at which the package suppresses the second.
+    objects = cells(7, side=120, noise=noise, origin=origin)
+    rng = np.random.default_rng(1)
+    first, second = rng.integers(0, len(objects), (2, 4000))
+    near = np.abs(objects.points[first] - objects.points[second]).max(axis=1) < 14
+    first, second = first[near], second[near]
+    shared = shared_at_least(objects.points, objects.rays, first, second)
+    area = area_at_most(objects.rays)
+    share = shared / np.minimum(area[first], area[second])
+    known = np.flatnonzero(shared > 0)
+    assert len(known) > 50
+    for k in known[:300]:
+        pair = objects.take(np.array([second[k], first[k]]))
+        assert by_package(pair, float(share[k]) * 0.9999).tolist() == [True, False]
+
+
+def test_suppression_does_not_depend_on_the_order_given() -> None:
+    objects = cells(5)
+    shuffled = objects.take(np.random.default_rng(0).permutation(len(objects)))
+    first, second = suppress(objects, 0.3), suppress(shuffled, 0.3)
+    np.testing.assert_array_equal(first.points, second.points)
+    np.testing.assert_array_equal(first.rays, second.rays)
+    assert (np.diff(first.scores) <= 0).all()
+
+
+def test_no_candidates_give_no_objects() -> None:
+    assert len(suppress(StarObjects.none(32), 0.3)) == 0
