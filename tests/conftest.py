@@ -55,7 +55,7 @@ def cluster_address() -> Iterator[str]:
         processes=False,
         protocol="tcp",
         host="127.0.0.1",
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         memory_limit=0,
     ) as cluster:
         yield cluster.scheduler_address

@@ -114,6 +114,8 @@ class Pass:
         Level of that layer.
     shrink : int
         Pixels of the level that is read per pixel of the grid.
+    after : str
+        Name of the pass that must be complete before; "" for none.
     """
 
     name: str
@@ -122,6 +124,7 @@ class Pass:
     layer: str = ""
     level: int = 0
     shrink: int = 1
+    after: str = ""
 
 
 @dataclass(frozen=True)
@@ -227,7 +230,7 @@ class Job:
         if isinstance(self.recipe, StarDistRecipe):
             name = self.recipe.instances.name
             passes.append(Pass("regions", "regions", grid))
-            passes.append(Pass("labels", "labels", grid, name))
+            passes.append(Pass("labels", "labels", grid, name, after="regions"))
         if any(layer.name == "image" for layer in self.layers):
             passes.append(Pass("copy", "copy", grid, "image"))
         passes += [
@@ -238,6 +241,7 @@ class Job:
                 layer.name,
                 k,
                 layer.scale * 2**k,
+                self._source_of(layer, k),
             )
             for layer in self.layers
             for k in range(1, len(layer.levels))
@@ -251,6 +255,12 @@ class Job:
             cell = self.stardist.normalise.cell
             side = max(1, side // cell) * cell
         return Pass(kind, kind, Grid(self.frame.planes, self.frame.extent, (side, side)))
+
+    def _source_of(self, layer: Layer, level: int) -> str:
+        """Name of the pass that writes the level above one of a layer."""
+        if level > 1:
+            return f"pyramid-{layer.name}-{level - 1}"
+        return "labels" if layer.is_label else "copy" if layer.name == "image" else "regions"
 
     def _level_grid(self, layer: Layer, level: int) -> Grid:
         """Shards of one level of a layer."""

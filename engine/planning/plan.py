@@ -20,7 +20,7 @@ from engine.planning.cost import (
     device_bytes,
     worker_bytes,
 )
-from engine.planning.job import LARGEST_DRAWN
+from engine.planning.job import LARGEST_DRAWN, Pass
 from engine.planning.jobs import (
     check_extent,
     copy_job,
@@ -38,7 +38,7 @@ from tiling import Box, Region
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from engine.planning.job import Job, Pass
+    from engine.planning.job import Job
     from engine.recipe import Resources, Settings, Storage
 
 
@@ -210,6 +210,27 @@ def pending_regions(step: Pass, done: Iterable[Region], region: int, area: Box) 
         core = left.core.clip(within)
         if not core.empty:
             yield Region(left.plane, core)
+
+
+def waves(passes: Sequence[Pass]) -> list[list[Pass]]:
+    """Group passes so that each needs only passes of earlier groups.
+
+    Examples
+    --------
+    >>> from tiling import Grid
+    >>> grid = Grid((), (1, 1), (1, 1))
+    >>> first, beside = Pass("a", "regions", grid), Pass("b", "copy", grid)
+    >>> [[p.name for p in w] for w in waves([first, Pass("c", "labels", grid, after="a"), beside])]
+    [['a', 'b'], ['c']]
+    """
+    depth: dict[str, int] = {}
+    groups: list[list[Pass]] = []
+    for step in passes:
+        depth[step.name] = depth[step.after] + 1 if step.after else 0
+        if depth[step.name] == len(groups):
+            groups.append([])
+        groups[depth[step.name]].append(step)
+    return groups
 
 
 def _finish(job: Job, extra: dict[str, str], resources: Resources, *, fresh: bool = False) -> Plan:

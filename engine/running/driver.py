@@ -14,17 +14,19 @@ from engine.cluster import ClusterSpec, open_cluster
 from engine.errors import InputError, InterruptedRunError
 from engine.labels import make_index, save_index
 from engine.ledger import Failure, Ledger, Record
-from engine.planning.plan import pending_regions
+from engine.planning.plan import pending_regions, waves
 from engine.recipe import StarDistRecipe
 from engine.running.logs import log_to_folder
 from engine.running.outputs import create_outputs
-from engine.running.window import Sweep
+from engine.running.window import Unit, Window
 from engine.statistics import freeze, needs_range
 from engine.store import remove_partial, write_json
 from engine.tables import keep_parts
 from engine.work import has_levels, objects_path, save_levels
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from distributed import Client
 
     from engine.planning import Job, Pass, Plan
@@ -129,7 +131,7 @@ class _Driver:
         self._computed = 0
 
     def run(self) -> Outcome:
-        """All passes in order; a later one waits while an earlier one has regions missing."""
+        """All waves in order; a later one waits while an earlier one has regions missing."""
         if isinstance(self._job.recipe, StarDistRecipe) and not has_levels(
             self._job.out, self._job.digest
         ):
@@ -137,16 +139,14 @@ class _Driver:
             if failures:
                 return Outcome(complete=False, failures=tuple(failures))
         create_outputs(self._job)
-        for step in self._job.passes():
-            if step.kind == "labels" and self._left(step):
-                records = self._ledger.records("regions", self._job.digest)
-                save_index(self._job, make_index(self._job, records))
-            failures = self._sweep(step)
+        for wave in waves(self._job.passes()):
+            failures = self._sweep(wave)
             if failures:
                 return Outcome(complete=False, failures=tuple(failures), report=self._report())
-            if step.kind == "labels":
-                drawn = self._ledger.records(step.name, self._job.digest)
-                keep_parts(self._job.out, step.layer, (record.region for record in drawn))
+            for step in wave:
+                if step.kind == "labels":
+                    drawn = self._ledger.records(step.name, self._job.digest)
+                    keep_parts(self._job.out, step.layer, (record.region for record in drawn))
         report = self._report()
         self._clean()
         return Outcome(complete=True, failures=(), report=report)
@@ -156,35 +156,45 @@ class _Driver:
         names = ("range", "statistics") if needs_range(self._job) else ("statistics",)
         for name in names:
             kind = "range" if name == "range" else "statistics"
-            failures = self._sweep(self._job.statistics_pass(kind))  # type: ignore[arg-type]
+            failures = self._sweep([self._job.statistics_pass(kind)])  # type: ignore[arg-type]
             if failures:
                 return failures
         levels = freeze(self._job, self._ledger.records("statistics", self._job.digest))
         save_levels(self._job.out, self._job.digest, levels)
         return []
 
-    def _sweep(self, step: Pass) -> list[Failure]:
-        """Do what is left of a pass."""
+    def _sweep(self, wave: Sequence[Pass]) -> list[Failure]:
+        """Do what is left of passes that do not need each other."""
         start = time.perf_counter()
-        plan, job = self._plan, self._job
-        left = self._left(step)
-        if not left:
+        units = [unit for step in wave for unit in self._start(step)]
+        if not units:
             return []
-        self._ledger.forget_failures(step.name)
-        done = sum(1 for _ in self._ledger.records(step.name, job.digest))
-        pixels = sum(region.core.size for region in left)
-        client = self._cluster()
-        self._listener.pass_started(step.name, done + len(left), done, pixels)
         failures = []
-        for outcome in Sweep(client, job, step, plan.resources.retries).run(left):
+        window = Window(self._cluster(), self._job, self._plan.resources.retries)
+        for outcome in window.run(units):
             if isinstance(outcome, Failure):
                 failures.append(outcome)
                 self._listener.region_failed(outcome)
             else:
                 self._computed += 1
-                self._listener.region_done(step.name, outcome.region.core.size)
-        self._seconds[step.name] = time.perf_counter() - start
+                self._listener.region_done(outcome.pass_name, outcome.region.core.size)
+        self._seconds[" + ".join(step.name for step in wave)] = time.perf_counter() - start
         return failures
+
+    def _start(self, step: Pass) -> list[Unit]:
+        """Prepare a pass; return what is left of it."""
+        job = self._job
+        left = self._left(step)
+        if not left:
+            return []
+        self._ledger.forget_failures(step.name)
+        if step.kind == "labels":
+            save_index(job, make_index(job, self._ledger.records("regions", job.digest)))
+        self._cluster()
+        done = sum(1 for _ in self._ledger.records(step.name, job.digest))
+        pixels = sum(region.core.size for region in left)
+        self._listener.pass_started(step.name, done + len(left), done, pixels)
+        return [Unit(step, region) for region in left]
 
     def _left(self, step: Pass) -> list[Region]:
         """Regions of a pass that are not done, or whose objects are gone."""

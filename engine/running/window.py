@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from distributed import as_completed
@@ -27,9 +28,25 @@ _LOG = logging.getLogger(__name__)
 PER_THREAD = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One region of one pass: what a task does.
+
+    Parameters
+    ----------
+    step : Pass
+        The pass.
+    region : Region
+        The region.
+    """
+
+    step: Pass
+    region: Region
+
+
 @dataclass(frozen=True)
-class Sweep:
-    """One pass on a cluster.
+class Window:
+    """A window of tasks on a cluster.
 
     Parameters
     ----------
@@ -37,19 +54,16 @@ class Sweep:
         The cluster.
     job : Job
         The run.
-    step : Pass
-        The pass.
     retries : int
         How often a region that failed is tried again.
     """
 
     client: Client
     job: Job
-    step: Pass
     retries: int
 
-    def run(self, regions: Iterable[Region]) -> Iterator[Record | Failure]:
-        """Do regions; yield what became of each as it is known.
+    def run(self, units: Iterable[Unit]) -> Iterator[Record | Failure]:
+        """Do units that do not need each other; yield what became of each as it is known.
 
         Tasks return their records, some hundred bytes; results are let go at once. A region that
         fails is tried again; when its tries are used up its failure is recorded, and the others
@@ -60,63 +74,60 @@ class Sweep:
         InputError
             If a region of pass 0 finds that the image cannot be taken.
         """
-        waiting = iter(regions)
+        waiting = iter(units)
         threads = sum(self.client.nthreads().values())
-        tries: dict[Region, int] = {}
-        places: dict[object, Region] = {}
+        tries: dict[Unit, int] = {}
+        places: dict[object, Unit] = {}
         flying = as_completed(with_results=False, raise_errors=False)
         try:
-            for region in _first(waiting, PER_THREAD * max(1, threads)):
-                self._submit(region, tries, places, flying)
+            for unit in islice(waiting, PER_THREAD * max(1, threads)):
+                self._submit(unit, tries, places, flying)
             for future in flying:
-                region = places.pop(future.key)
-                outcome = self._settle(future, region, tries)
+                unit = places.pop(future.key)
+                outcome = self._settle(future, unit, tries)
                 if outcome is None:
-                    self._submit(region, tries, places, flying)
+                    self._submit(unit, tries, places, flying)
                     continue
                 yield outcome
-                for following in _first(waiting, 1):
+                for following in islice(waiting, 1):
                     self._submit(following, tries, places, flying)
         finally:
             self.client.cancel(list(flying.futures), force=True)
 
     def _submit(
         self,
-        region: Region,
-        tries: dict[Region, int],
-        places: dict[object, Region],
+        unit: Unit,
+        tries: dict[Unit, int],
+        places: dict[object, Unit],
         flying: as_completed,
     ) -> None:
-        tries[region] = tries.get(region, 0) + 1
-        key = f"{self.step.name}-{region.key}-{tries[region]}-{self.job.digest[:8]}"
-        future = self.client.submit(perform, self.job, self.step, region, key=key, pure=False)
-        places[future.key] = region
+        tries[unit] = tries.get(unit, 0) + 1
+        # The digest and the try are part of the key: a scheduler that serves several runs must
+        # not take one's task for another's.
+        key = f"{unit.step.name}-{unit.region.key}-{tries[unit]}-{self.job.digest[:8]}"
+        future = self.client.submit(
+            perform, self.job, unit.step, unit.region, key=f"{key}-{id(self):x}", pure=False
+        )
+        places[future.key] = unit
         flying.add(future)
 
     def _settle(
-        self, future: Future[Record], region: Region, tries: dict[Region, int]
+        self, future: Future[Record], unit: Unit, tries: dict[Unit, int]
     ) -> Record | Failure | None:
-        """Say what became of a region; None where it is to be tried again."""
+        """Say what became of a unit; None where it is to be tried again."""
         error = future.exception()
         if error is None:
             record: Record = future.result()
             future.release()
-            tries.pop(region)
+            tries.pop(unit)
             return record
         future.release()
-        if self.step.kind == "range" and isinstance(error, InputError):
+        step, region = unit.step, unit.region
+        if step.kind == "range" and isinstance(error, InputError):
             raise error
-        _LOG.warning("%s, %s, try %d: %s", self.step.name, region, tries[region], error)
-        if tries[region] <= self.retries:
+        _LOG.warning("%s, %s, try %d: %s", step.name, region, tries[unit], error)
+        if tries[unit] <= self.retries:
             return None
-        failure = Failure(
-            self.step.name, region, f"{type(error).__name__}: {error}", tries.pop(region)
-        )
+        failure = Failure(step.name, region, f"{type(error).__name__}: {error}", tries.pop(unit))
         Ledger(self.job.out).write_failure(failure)
         return failure
-
-
-def _first(regions: Iterator[Region], count: int) -> Iterator[Region]:
-    """Next `count` regions, or what is left."""
-    for _, region in zip(range(count), regions, strict=False):
-        yield region
