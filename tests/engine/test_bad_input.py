@@ -8,6 +8,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -452,6 +454,19 @@ def test_nan_and_infinity_are_refused_or_taken_for_zero(
     words = (*words, "--set", f"segment.model={model}")
     tilewright(*words).refuses("3 that are NaN or infinite", "--set input.nonfinite=zero")
     assert tilewright(*words, "--set", "input.nonfinite=zero").code == 0
+
+
+@pytest.mark.cluster
+@pytest.mark.xfail(strict=True, reason="workers print what fails: silence_logs of engine.cluster")
+def test_a_worker_that_refuses_prints_nothing_of_its_own(tmp_path: Path) -> None:
+    save_image(tmp_path / "holes.ome.zarr", with_holes())
+    words = ["run", "holes.ome.zarr", "OUT.ome.zarr", "--workers", "1"]
+    call = [sys.executable, "-m", "engine.cli", *words]
+    done = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert not (tmp_path / "OUT.ome.zarr").exists()
+    assert "3 that are NaN or infinite" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "bool"])

@@ -145,6 +145,26 @@ def test_a_run_ends_with_a_summary_and_a_status(tilewright: Command, cluster_add
     assert "0 to do" in again.out
 
 
+def test_missing_regions_end_with_3_and_are_named_until_they_are_done(
+    tilewright: Command, tmp_path: Path, cluster_address: str
+) -> None:
+    shard = next(p for p in (tmp_path / "image.ome.zarr" / "0" / "c").rglob("*") if p.is_file())
+    sound = shard.read_bytes()
+    shard.write_bytes(b"\0" * len(sound))
+    words = ("run", "image.ome.zarr", "OUT.ome.zarr", "--recipe", "identity")
+    words = (*words, "--cluster", cluster_address, "--set", "resources.retries=0")
+    answer = tilewright(*words)
+    assert answer.code == 3
+    assert "1 regions are missing" in answer.out
+    assert "stored bytes that decode to pixels" in answer.out
+    status = tilewright("status", "OUT.ome.zarr")
+    assert "missing copy, [0:60,0:70]" in status.out
+    assert "not complete" in status.out
+    shard.write_bytes(sound)
+    assert tilewright(*words).code == 0
+    assert "missing copy" not in tilewright("status", "OUT.ome.zarr").out
+
+
 def test_scores_as_json(tilewright: Command) -> None:
     answer = tilewright("evaluate", "image.ome.zarr", "image.ome.zarr", "--json")
     assert answer.code == 0
