@@ -9,13 +9,16 @@ whichever region looks at an object, it sees the same polygon.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from skimage.draw import polygon
 from stardist.geometry import dist_to_coord
 
+from engine.methods.filling import fill
 from engine.methods.pruning import survivors
-from tiling import Box
+
+if TYPE_CHECKING:
+    from tiling import Box
 
 #: Output pixels at the image's edge where StarDist takes no candidate (its default ``b``).
 BORDER = 2
@@ -173,19 +176,15 @@ def render(objects: StarObjects, box: Box) -> np.ndarray:
     float64, which is exact: a polygon has the same pixels in every box. Equals
     ``stardist.geometry.polygons_to_label`` on the whole plane.
     """
-    canvas = np.zeros(box.shape, np.int32)
-    outlines = objects.outlines().astype(np.float64)
-    edges = objects.boxes()
-    for k in np.lexsort((-objects.points[:, 1], -objects.points[:, 0], objects.scores)):
-        corner, size = edges[k, :2], edges[k, 2:] - edges[k, :2]
-        place = Box(tuple(edges[k, :2].tolist()), tuple(edges[k, 2:].tolist()))
-        if not place.meets(box):
-            continue
-        rows, columns = polygon(*(outlines[k] - corner[:, None]), size)
-        rows, columns = rows + (corner[0] - box.start[0]), columns + (corner[1] - box.start[1])
-        if not box.contains(place):
-            inside = (rows >= 0) & (rows < box.shape[0]) & (columns >= 0)
-            inside &= columns < box.shape[1]
-            rows, columns = rows[inside], columns[inside]
-        canvas[rows, columns] = k + 1
-    return canvas
+    boxes = objects.boxes()
+    meeting = np.flatnonzero(objects.meeting(box))
+    points, scores = objects.points[meeting], objects.scores[meeting]
+    order = meeting[np.lexsort((-points[:, 1], -points[:, 0], scores))]
+    canvas = np.zeros(box.size, np.int32)
+    for rank, y, x in fill(objects.outlines()[order].astype(np.float64), boxes[order]):
+        inside = (y >= box.start[0]) & (y < box.stop[0]) & (x >= box.start[1]) & (x < box.stop[1])
+        place = (y[inside] - box.start[0]) * box.shape[1] + (x[inside] - box.start[1])
+        np.maximum.at(canvas, place, rank[inside].astype(np.int32) + 1)
+    labels = np.concatenate([np.zeros(1, np.int32), order.astype(np.int32) + 1])
+    painted: np.ndarray = labels[canvas].reshape(box.shape)
+    return painted

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.draw import polygon
 from stardist.nms import non_maximum_suppression_inds
 
 from engine.methods.pruning import _left_out, area_at_most, shared_at_least, survivors
-from engine.methods.starconvex import StarObjects, suppress
+from engine.methods.starconvex import StarObjects, render, suppress
+from tiling import Box
 
 
 def directions(count: int) -> np.ndarray:
@@ -149,3 +151,47 @@ def test_suppression_does_not_depend_on_the_order_given() -> None:
 
 def test_no_candidates_give_no_objects() -> None:
     assert len(suppress(StarObjects.none(32), 0.3)) == 0
+
+
+def painted(objects: StarObjects, box: Box) -> np.ndarray:
+    """Paint one polygon after the other with scikit-image, the best last: labels as `render`."""
+    low = min(*box.start, int(objects.boxes()[:, :2].min(initial=0)))
+    high = max(*box.stop, int(objects.boxes()[:, 2:].max(initial=0)))
+    canvas = np.zeros((high - low, high - low), np.int32)
+    outlines = objects.outlines().astype(np.float64) - low
+    for k in np.lexsort((-objects.points[:, 1], -objects.points[:, 0], objects.scores)):
+        canvas[polygon(*outlines[k], canvas.shape)] = k + 1
+    return canvas[box.slices((low, low))]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(0, 30),
+    rays=st.sampled_from([3, 4, 8, 32, 64]),
+    longest=st.sampled_from([0.5, 5, 40]),
+    whole=st.sampled_from([None, 1, 2]),
+    corner=st.tuples(st.integers(-30, 60), st.integers(-30, 60)),
+)
+def test_rendering_is_that_of_scikit_image(
+    seed: int, count: int, rays: int, longest: float, whole: int | None, corner: tuple[int, int]
+) -> None:
+    # Rays of whole and half pixels put vertices and edges right on pixels.
+    rng = np.random.default_rng(seed)
+    lengths = rng.uniform(0, longest, (count, 1)) * rng.uniform(0.1, 1, (count, rays))
+    lengths = lengths if whole is None else np.round(lengths * whole) / whole
+    objects = StarObjects(
+        rng.integers(0, 100, (count, 2)),
+        np.round(rng.random(count), 1).astype(np.float32),
+        np.maximum(lengths, 1e-3).astype(np.float32),
+    )
+    box = Box(corner, (corner[0] + 70, corner[1] + 50))
+    np.testing.assert_array_equal(render(objects, box), painted(objects, box))
+
+
+def test_an_object_has_the_same_pixels_in_every_box() -> None:
+    objects = suppress(cells(2, side=200, origin=1000), 0.3)
+    whole = render(objects, Box((1000, 1000), (1200, 1200)))
+    part = render(objects, Box((1037, 1101), (1150, 1190)))
+    assert part.any()
+    np.testing.assert_array_equal(part, whole[37:150, 101:190])
