@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from engine.ledger import Record
     from engine.planning import Job
 
+#: Rows that are measured at once.
+_ROWS = 64
+
 
 @dataclass(frozen=True)
 class Index:
@@ -222,11 +225,14 @@ def _measure(canvas: np.ndarray, box: Box, own: np.ndarray) -> np.ndarray:
     """
     count = len(own) + 1
     sums = np.zeros((3, count))
-    for row, values in enumerate(canvas):
-        here = np.bincount(values, minlength=count)
-        sums[0] += here
-        sums[1] += here * float(row + box.start[0])
-        sums[2] += np.bincount(values, np.arange(len(values)) + float(box.start[1]), count)
+    for top in range(0, len(canvas), _ROWS):
+        part = canvas[top : top + _ROWS]
+        y, x = np.nonzero(part)
+        values = part[y, x]
+        # Sums of whole numbers, exact in float64: the order does not matter.
+        sums[0] += np.bincount(values, minlength=count)
+        sums[1] += np.bincount(values, y + float(top + box.start[0]), count)
+        sums[2] += np.bincount(values, x + float(box.start[1]), count)
     found = ndimage.find_objects(canvas, max_label=len(own))
     edges = np.zeros((len(own), 4))
     for k in np.flatnonzero(own):
