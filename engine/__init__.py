@@ -10,14 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.api import ingest, plan, run
-    from engine.evaluation import evaluate
+    from engine.api import evaluate, ingest, plan, run
     from engine.result import open_result
 
 __all__ = ["evaluate", "ingest", "open_result", "plan", "run"]
 
 _HOME = {
-    "evaluate": "engine.evaluation",
+    "evaluate": "engine.api",
     "ingest": "engine.api",
     "open_result": "engine.result",
     "plan": "engine.api",

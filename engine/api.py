@@ -1,18 +1,21 @@
-"""The public functions: ingest, plan and run, as the command line calls them."""
+"""The public functions: ingest, plan, run and evaluate, as the command line calls them."""
 
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.errors import InputError
 from engine.ledger import FOLDER
 from engine.planning import make_ingest_plan, make_plan
 from engine.recipe import Resources, Storage, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
+    from engine.evaluation import Evaluation
+    from engine.evaluation.labels import LabelArray
     from engine.planning import Plan
     from engine.recipe import Settings
     from engine.running import Listener, Outcome
@@ -214,3 +217,45 @@ def _remove(out: Path) -> None:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     if out.is_dir():
         shutil.rmtree(out)
+
+
+def evaluate(
+    pred: str | Path | LabelArray,
+    truth: str | Path | LabelArray,
+    thresholds: Sequence[float] | None = None,
+) -> Evaluation:
+    """Score labels against truth: F1 and more over IoU, Dice, pixel IoU, HD95.
+
+    Parameters
+    ----------
+    pred, truth : str, Path or array of integers (..., Y, X)
+        A result of `run`, an OME-Zarr label image, a label TIFF or PNG; or arrays, also such as
+        lie on disk. Both must be paths or both arrays.
+    thresholds : sequence of float or None
+        IoU from which an object counts as found, in [0.5, 1]; 0.5, 0.55, … 0.95 where None.
+
+    Returns
+    -------
+    Evaluation
+        `as_json` gives it as a list of objects, one for each threshold.
+
+    Raises
+    ------
+    InputError
+        If the labels cannot be read or do not fit each other.
+    """
+    from engine.evaluation import evaluate as evaluate_arrays
+    from engine.evaluation import evaluate_paths
+    from engine.evaluation.scoring import THRESHOLDS
+
+    wanted = THRESHOLDS if thresholds is None else thresholds
+    if isinstance(pred, str | Path) and isinstance(truth, str | Path):
+        return evaluate_paths(str(pred), str(truth), wanted)
+    if isinstance(pred, str | Path) or isinstance(truth, str | Path):
+        raise InputError(
+            where="evaluate",
+            expected="two paths or two arrays",
+            found=f"{type(pred).__name__} and {type(truth).__name__}",
+            remedy="Open the labels of a result with engine.open_result.",
+        )
+    return evaluate_arrays(pred, truth, wanted)
