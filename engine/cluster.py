@@ -79,7 +79,7 @@ def open_cluster(spec: ClusterSpec) -> Iterator[Client]:
                     processes=True,
                     memory_limit=0,
                     dashboard_address="127.0.0.1:0",
-                    silence_logs=logging.ERROR,
+                    silence_logs=logging.CRITICAL,
                 ) as cluster,
                 Client(cluster) as client,
             ):

@@ -74,28 +74,34 @@ def stardist_job(
     if storage.with_image:
         first = replace(info.levels[level], path="0")
         layers.append(image_layer(info.axes, first, info.dtype, storage.chunk, storage.shard))
-    path = str(Path(info.path).absolute())
-    ref = SourceRef(path, foreign=False, level=level, channels=channels)
+    ref = SourceRef(info.path, foreign=False, level=level, channels=channels)
     launch = Launch(device, precision, settings.resources.launch or 1)
     job = Job(
         Path(), ref, frame, recipe, tuple(layers), frame.bounds, storage.shard, "", launch, model
     )
     versions = {f"stage.{s.name}": str(s.version) for s in (Normalise, Candidates, Instances)}
-    return job, {"weights": model.sha256, "device": device, **versions}
+    facts = {"weights": model.sha256, "device": device}
+    return job, {**facts, **versions, "storage.with_image": str(storage.with_image)}
 
 
 def copy_job(
     info: ImageInfo, recipe: IdentityRecipe, storage: Storage
 ) -> tuple[Job, dict[str, str]]:
     """Job of the identity recipe."""
+    if storage.with_image:
+        raise RecipeError(
+            where="storage.with_image",
+            expected="false for the identity recipe, whose result is the image",
+            found="true",
+            remedy="Leave the setting out.",
+        )
     level = recipe.input.level
     first = replace(info.levels[level], path="0")
     layer = image_layer(info.axes, first, info.dtype, storage.chunk, storage.shard)
     height, width = first.shape[-2:]
     frame = Frame(info.plane_shape, (height, width), info.n_channels, info.dtype)
     channels = tuple(range(info.n_channels))
-    path = str(Path(info.path).absolute())
-    ref = SourceRef(path, foreign=False, level=level, channels=channels)
+    ref = SourceRef(info.path, foreign=False, level=level, channels=channels)
     return Job(Path(), ref, frame, recipe, (layer,), frame.bounds, storage.shard, ""), {}
 
 

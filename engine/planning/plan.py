@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.errors import OutputError, RecipeError
+from engine.errors import RecipeError
 from engine.ledger import Ledger
+from engine.planning.changes import compare_parts
 from engine.planning.cost import (
     Tiles,
     choose_launch,
@@ -137,7 +137,6 @@ def make_plan(image: str, out: str | Path, settings: Settings, within: Box | Non
         "area": str(area),
         "storage.chunk": str(settings.storage.chunk),
         "storage.shard": str(settings.storage.shard),
-        "storage.with_image": str(settings.storage.with_image),
     }
     return _finish(replace(job, out=place, area=area), extra, settings.resources)
 
@@ -265,25 +264,6 @@ def _finish(job: Job, extra: dict[str, str], resources: Resources, *, fresh: boo
     )  # fmt: skip
 
 
-def compare_parts(old: dict[str, str], new: dict[str, str], out: Path) -> None:
-    """Refuse to continue a run with something else that decides pixels.
-
-    Raises
-    ------
-    OutputError
-        Names every difference, old and new value.
-    """
-    names = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
-    if names:
-        changed = "; ".join(f"{k}: {_shown(old.get(k))} -> {_shown(new.get(k))}" for k in names)
-        raise OutputError(
-            where=f"OUT '{out}'",
-            expected="the settings, model and input that it was started with",
-            found=changed,
-            remedy="Choose another OUT, or go back to the settings of this one.",
-        )
-
-
 def _area(within: Box | None, extent: Sequence[int], shard: int) -> Box:
     """Part of every plane that is done: what was asked for, widened to whole shards."""
     bounds = Box.of_shape(extent)
@@ -297,10 +277,3 @@ def _area(within: Box | None, extent: Sequence[int], shard: int) -> Box:
             remedy="Choose a part of the image.",
         )
     return within.snap(shard).clip(bounds)
-
-
-def _shown(value: str | None) -> str:
-    """Show a part of a digest: digests shortened, what is not there named so."""
-    if value is None:
-        return "absent"
-    return value[:12] if re.fullmatch("[0-9a-f]{64}", value) else value

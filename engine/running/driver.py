@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.cluster import ClusterSpec, open_cluster
-from engine.errors import InputError, InterruptedRunError
+from engine.errors import InputError, InterruptedRunError, ResourceError
 from engine.labels import make_index, save_index
 from engine.ledger import Failure, Ledger, Record
 from engine.planning.plan import pending_regions, waves
@@ -99,9 +99,10 @@ def execute(plan: Plan, cluster: str, listener: Listener) -> Outcome:
         with ExitStack() as stack:
             stack.enter_context(log_to_folder(ledger.path("logs")))
             return _Driver(plan, cluster, listener, stack).run()
-    except InputError:
+    except (InputError, ResourceError):
         if fresh:
-            # Pass 0 found that the image cannot be taken: no pixel was written, leave no trace.
+            # Pass 0 found that the image cannot be taken, or no worker could be had: no pixel was
+            # written, leave no trace.
             shutil.rmtree(ledger.folder)
             if not any(plan.job.out.iterdir()):
                 plan.job.out.rmdir()

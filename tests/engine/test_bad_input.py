@@ -457,7 +457,6 @@ def test_nan_and_infinity_are_refused_or_taken_for_zero(
 
 
 @pytest.mark.cluster
-@pytest.mark.xfail(strict=True, reason="workers print what fails: silence_logs of engine.cluster")
 def test_a_worker_that_refuses_prints_nothing_of_its_own(tmp_path: Path) -> None:
     save_image(tmp_path / "holes.ome.zarr", with_holes())
     words = ["run", "holes.ome.zarr", "OUT.ome.zarr", "--workers", "1"]
