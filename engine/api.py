@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import InputError
+from engine.errors import InputError, RecipeError, ResourceError
 from engine.ledger import FOLDER
 from engine.planning import make_ingest_plan, make_plan
 from engine.recipe import Resources, Storage, load_settings
@@ -41,7 +41,7 @@ class Silent:
 def plan(
     image: str | Path,
     out: str | Path,
-    recipe: str | Settings = "nuclei",
+    recipe: str | Path | Settings = "nuclei",
     *,
     overrides: Sequence[str] = (),
     within: Box | None = None,
@@ -54,7 +54,7 @@ def plan(
         An OME-Zarr image.
     out : str or Path
         Where the result would go; a run that stands there would be continued.
-    recipe : str or Settings
+    recipe : str, Path or Settings
         Name of a bundled recipe, path of a recipe file, or settings already parsed.
     overrides : sequence of str
         Settings such as ``"tiling.overlap=96"``; only with a name or path.
@@ -76,14 +76,24 @@ def plan(
     >>> engine.plan("cells.ome.zarr", "out.ome.zarr").regions  # doctest: +SKIP
     4
     """
-    settings = load_settings(recipe, overrides) if isinstance(recipe, str) else recipe
+    if isinstance(recipe, str | Path):
+        settings = load_settings(str(recipe), overrides)
+    elif overrides:
+        raise RecipeError(
+            where="overrides",
+            expected="none beside settings that are already parsed",
+            found=", ".join(overrides),
+            remedy="Give the recipe by name or path, or change the settings themselves.",
+        )
+    else:
+        settings = recipe
     return make_plan(str(image), out, settings, within)
 
 
 def run(
     image: str | Path,
     out: str | Path,
-    recipe: str | Settings = "nuclei",
+    recipe: str | Path | Settings = "nuclei",
     *,
     overrides: Sequence[str] = (),
     within: Box | None = None,
@@ -130,12 +140,41 @@ def run_plan(
 
         # Weights that do not fit config.json are refused here, not found by every region.
         load_network(prepared.job.model)
+        if cluster == "local":
+            _check_device(prepared)
     if cluster != "local":
+        if prepared.resources.workers is not None:
+            raise RecipeError(
+                where="--workers",
+                expected="none with --cluster, whose workers are there already",
+                found=str(prepared.resources.workers),
+                remedy="Start as many workers as wanted, or use --cluster local.",
+            )
         _check_cluster(cluster)
     if overwrite:
         # Only now, when nothing is left to refuse: a typo must not cost an image.
         _remove(prepared.job.out)
     return execute(prepared, cluster, listener or Silent())
+
+
+def _check_device(prepared: Plan) -> None:
+    """Refuse a run on a GPU that the installed torch cannot use.
+
+    Raises
+    ------
+    ResourceError
+        If it cannot.
+    """
+    import torch
+
+    launch = prepared.job.launch
+    if launch is not None and launch.device == "cuda" and not torch.cuda.is_available():
+        raise ResourceError(
+            where="--device",
+            expected="a torch that can use the GPU of this machine",
+            found=f"torch {torch.__version__}, which cannot",
+            remedy="Install a CUDA build of torch, or use --device cpu.",
+        )
 
 
 def ingest(

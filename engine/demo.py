@@ -29,6 +29,9 @@ EXTENT = (3000, 4000)
 #: Side of a pixel in micrometres. The image comes without; this is a common 20x objective.
 PIXEL_SIZE_UM = 0.5
 
+#: File that says that the demo made its folder.
+MARK = "DEMO.txt"
+
 _CONSOLE = Console(soft_wrap=True)
 
 
@@ -61,8 +64,12 @@ def make_image(folder: Path) -> tuple[Path, Path]:
 def main(folder: Path) -> int:
     """Run the demo into a folder; return the exit code."""
     if folder.exists():
+        if any(folder.iterdir()) and not (folder / MARK).is_file():
+            _CONSOLE.print(f"{folder} holds something else: name a folder that can be made anew.")
+            return 2
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
+    (folder / MARK).write_text("Made by the demo of tilewright, and replaced by it.\n")
     started = time.perf_counter()
     source, truth = make_image(folder)
     image, out = folder / "nuclei.ome.zarr", folder / "segmented.ome.zarr"

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: Longest side of a preview in pixels.
 PREVIEW_SIDE = 2048
 
+#: Rows of the image that a preview reads at once.
+STRIP_ROWS = 512
+
 
 def show_status(console: Console, out: Path) -> None:
     """Print how far a run is: records by pass, failures with their reasons, the last report.
@@ -62,11 +65,11 @@ def show_status(console: Console, out: Path) -> None:
             f"{escape(f'{failure.region}: {failure.message}')}",
             highlight=False,
         )
-    report = ledger.path("report.json")
-    complete = report.is_file() and not failures and not ledger.path("work").exists()
-    if complete:
-        for name, value in _facts(read_json(report, OutputError)):
-            console.print(f"  {name:<24}{value}", highlight=False)
+    path = ledger.path("report.json")
+    report = read_json(path, OutputError) if path.is_file() else {}
+    for name, value in _facts(report):
+        console.print(f"  {name:<24}{value}", highlight=False)
+    complete = report.get("complete") is True
     console.print("  complete" if complete else "  not complete: give the command again")
 
 
@@ -149,7 +152,10 @@ def _image_under(out: Path, level: int, part: Box, plane: tuple[int, ...]) -> np
     reader = ImageReader(path, usable)
     finer = 2 ** (base + level - usable)
     box = part.refine(finer).clip(Box.of_shape(reader.extent))
-    pixels = reader.read(plane, channels, box)[:, ::finer, ::finer]
+    # In strips: an image without a pyramid may be far larger than the picture made of it.
+    strips = box.split((finer * max(1, STRIP_ROWS // finer), box.shape[1] + box.start[1]))
+    rows = [reader.read(plane, channels, strip)[:, ::finer, ::finer] for strip in strips]
+    pixels = np.concatenate(rows, axis=1)
     return pixels if len(pixels) == 3 else pixels[0]
 
 

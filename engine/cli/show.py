@@ -100,13 +100,9 @@ def summary_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     rows.append(
         ("memory per worker", f"{peak / 2**30:.2f} GiB, projected {projected / 2**30:.2f} GiB")
     )
-    if report.get("seconds_total"):
-        height, width = report["extent"]
-        planes = 1
-        for n in report["planes"]:
-            planes *= n
-        pixels, seconds = planes * height * width, report["seconds_total"]
-        rows.append(("time", f"{seconds:.1f} s, {pixels / 1e6 / seconds:.2f} Mpx/s in all"))
+    pixels, seconds = report["pixels_computed_now"], report["seconds_total"]
+    speed = f", {pixels / 1e6 / seconds:.2f} Mpx/s in all" if pixels else ""
+    rows.append(("time", f"{seconds:.1f} s{speed}"))
     return rows
 
 

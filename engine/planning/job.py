@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: Largest region, in pixels, of the passes that compute no tiles: they gain nothing from size.
 LARGEST_DRAWN = 4096
 
-PassKind = Literal["range", "statistics", "regions", "labels", "copy", "pyramid"]
+PassKind = Literal["statistics", "regions", "labels", "copy", "pyramid"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ class Layer:
         Finest first; paths are relative to the group.
     chunk, shard : int
         Sides in pixels of the layer.
+    is_label : bool
+        Whether pixels are ids, which are never averaged.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Layer:
     levels: tuple[Level, ...]
     chunk: int
     shard: int
+    is_label: bool = False
 
     @property
     def channels(self) -> int:
@@ -89,11 +92,6 @@ class Layer:
         """Index on every axis before y and x."""
         rest = iter(plane)
         return tuple(channel if axis.name == "c" else next(rest) for axis in self.axes[:-2])
-
-    @property
-    def is_label(self) -> bool:
-        """Whether pixels are ids."""
-        return self.group.startswith("labels/")
 
 
 @dataclass(frozen=True)
@@ -248,19 +246,21 @@ class Job:
         ]
         return tuple(passes)
 
-    def statistics_pass(self, kind: Literal["range", "statistics"]) -> Pass:
+    def statistics_pass(self, name: str) -> Pass:
         """Make a sweep of pass 0; its cells do not depend on how the result is stored."""
         side = 4096
         if self.stardist.normalise.over == "local":
             cell = self.stardist.normalise.cell
             side = max(1, side // cell) * cell
-        return Pass(kind, kind, Grid(self.frame.planes, self.frame.extent, (side, side)))
+        return Pass(name, "statistics", Grid(self.frame.planes, self.frame.extent, (side, side)))
 
     def _source_of(self, layer: Layer, level: int) -> str:
         """Name of the pass that writes the level above one of a layer."""
         if level > 1:
             return f"pyramid-{layer.name}-{level - 1}"
-        return "labels" if layer.is_label else "copy" if layer.name == "image" else "regions"
+        if layer.name == "image":
+            return "copy"
+        return "labels" if layer.is_label else "regions"
 
     def _level_grid(self, layer: Layer, level: int) -> Grid:
         """Shards of one level of a layer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from engine.errors import InputError, ModelError, RecipeError
 from engine.networks.model_folder import ModelFolder, open_model
 from engine.planning.job import Job, SourceRef
 from engine.planning.layers import derived_layer, image_layer, label_dtype, source_level
-from engine.recipe import IdentityRecipe, StarDistRecipe
+from engine.recipe import IdentityRecipe, NormaliseSettings, StarDistRecipe
 from engine.stages.base import Frame
 from engine.stages.normalise import Normalise
 from engine.stages.stardist import Candidates, Instances
@@ -53,7 +54,12 @@ def stardist_job(
         }
     )
     source = recipe.input.model_copy(update={"channels": channels})
-    recipe = recipe.model_copy(update={"segment": segment, "input": source})
+    normalise = recipe.normalise
+    if normalise.over != "local":
+        # What has no effect must not refuse a run that is continued.
+        fixed = {name: getattr(NormaliseSettings(), name) for name in ("cell", "contrast_floor")}
+        normalise = normalise.model_copy(update=fixed)
+    recipe = recipe.model_copy(update={"segment": segment, "input": source, "normalise": normalise})
     level = recipe.input.level
     height, width = info.levels[level].shape[-2:]
     frame = Frame(info.plane_shape, (height, width), len(channels), info.dtype)
@@ -98,6 +104,7 @@ def copy_job(
     level = recipe.input.level
     first = replace(info.levels[level], path="0")
     layer = image_layer(info.axes, first, info.dtype, storage.chunk, storage.shard)
+    layer = replace(layer, is_label=info.is_label)
     height, width = first.shape[-2:]
     frame = Frame(info.plane_shape, (height, width), info.n_channels, info.dtype)
     channels = tuple(range(info.n_channels))
@@ -194,7 +201,22 @@ def input_identity(info: ImageInfo, level: int) -> dict[str, str]:
         "image.shape": str(chosen.shape),
         "image.scale": str(chosen.scale),
         "image.translation": str(chosen.translation),
+        "image.objects": stored_objects(Path(info.path) / chosen.path),
     }
+
+
+def stored_objects(folder: Path) -> str:
+    """Name the content of an array without reading it: SHA-256 over path, size and time of change.
+
+    Another image at the same place, of the same shape, has other objects.
+    """
+    stamps = []
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent) / name
+            found = path.stat()
+            stamps.append((str(path.relative_to(folder)), found.st_size, found.st_mtime_ns))
+    return hashlib.sha256(json.dumps(sorted(stamps)).encode()).hexdigest()
 
 
 def _channels(info: ImageInfo, wanted: Sequence[int | str]) -> tuple[int, ...]:

@@ -63,7 +63,8 @@ def derived_layer(
     axes = tuple(info.axes[k] for k in keep)
     # As many levels as the image and its labels have: OME-NGFF wants the same number in all.
     levels = pyramid_levels(first, sides[0] // scale)
-    return Layer(name, group, dtype, scale, axes, levels, chunk, shard)
+    is_label = group.startswith("labels/")
+    return Layer(name, group, dtype, scale, axes, levels, chunk, shard, is_label)
 
 
 def label_dtype(shape: Iterable[int]) -> str:

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.cluster import ClusterSpec, open_cluster
-from engine.errors import InputError, InterruptedRunError, ResourceError
+from engine.errors import InputError, InterruptedRunError, OutputError, ResourceError
 from engine.labels import make_index, save_index
 from engine.ledger import Failure, Ledger, Record
 from engine.planning.plan import pending_regions, waves
@@ -19,8 +19,8 @@ from engine.recipe import StarDistRecipe
 from engine.running.logs import log_to_folder
 from engine.running.outputs import create_outputs
 from engine.running.window import Unit, Window
-from engine.statistics import freeze, needs_range
-from engine.store import remove_partial, write_json
+from engine.statistics import check_finite, freeze, part_path, save_bins, sweeps
+from engine.store import read_json, remove_partial, write_json
 from engine.tables import keep_parts
 from engine.work import has_levels, objects_path, save_levels
 
@@ -95,12 +95,18 @@ def execute(plan: Plan, cluster: str, listener: Listener) -> Outcome:
     fresh = not ledger.exists
     if fresh:
         ledger.write_run(_run_document(plan))
+    made = False
     try:
         with ExitStack() as stack:
             stack.enter_context(log_to_folder(ledger.path("logs")))
-            return _Driver(plan, cluster, listener, stack).run()
+            driver = _Driver(plan, cluster, listener, stack)
+            failures = driver.count()
+            if failures:
+                return Outcome(complete=False, failures=tuple(failures))
+            made = True
+            return driver.run()
     except (InputError, ResourceError):
-        if fresh:
+        if fresh and not made:
             # Pass 0 found that the image cannot be taken, or no worker could be had: no pixel was
             # written, leave no trace.
             shutil.rmtree(ledger.folder)
@@ -130,15 +136,10 @@ class _Driver:
         self._started = time.perf_counter()
         self._seconds: dict[str, float] = {}
         self._computed = 0
+        self._pixels: dict[str, int] = {}
 
     def run(self) -> Outcome:
         """All waves in order; a later one waits while an earlier one has regions missing."""
-        if isinstance(self._job.recipe, StarDistRecipe) and not has_levels(
-            self._job.out, self._job.digest
-        ):
-            failures = self._statistics()
-            if failures:
-                return Outcome(complete=False, failures=tuple(failures))
         create_outputs(self._job)
         for wave in waves(self._job.passes()):
             failures = self._sweep(wave)
@@ -148,20 +149,31 @@ class _Driver:
                 if step.kind == "labels":
                     drawn = self._ledger.records(step.name, self._job.digest)
                     keep_parts(self._job.out, step.layer, (record.region for record in drawn))
-        report = self._report()
+        report = self._report(complete=True)
         self._clean()
         return Outcome(complete=True, failures=(), report=report)
 
+    def count(self) -> list[Failure]:
+        """Pass 0, where the recipe has one and it is not done; before anything is made in OUT."""
+        job = self._job
+        if not isinstance(job.recipe, StarDistRecipe) or has_levels(job.out, job.digest):
+            return []
+        return self._statistics()
+
     def _statistics(self) -> list[Failure]:
-        """Pass 0: bound the values where that is needed, count them, freeze the result."""
-        names = ("range", "statistics") if needs_range(self._job) else ("statistics",)
+        """Pass 0: count the values, in two sweeps where there are many, and freeze the result."""
+        job = self._job
+        names = sweeps(job)
         for name in names:
-            kind = "range" if name == "range" else "statistics"
-            failures = self._sweep([self._job.statistics_pass(kind)])  # type: ignore[arg-type]
+            failures = self._sweep([job.statistics_pass(name)])
             if failures:
                 return failures
-        levels = freeze(self._job, self._ledger.records("statistics", self._job.digest))
-        save_levels(self._job.out, self._job.digest, levels)
+            records = list(self._ledger.records(name, job.digest))
+            if name == names[0]:
+                check_finite(job, records)
+            if name == "coarse":
+                save_bins(job, [record.region for record in records])
+        save_levels(job.out, job.digest, freeze(job, [record.region for record in records]))
         return []
 
     def _sweep(self, wave: Sequence[Pass]) -> list[Failure]:
@@ -178,8 +190,16 @@ class _Driver:
                 self._listener.region_failed(outcome)
             else:
                 self._computed += 1
+                if outcome.pass_name in ("regions", "copy"):
+                    self._pixels[outcome.pass_name] = (
+                        self._pixels.get(outcome.pass_name, 0) + outcome.region.core.size
+                    )
                 self._listener.region_done(outcome.pass_name, outcome.region.core.size)
         self._seconds[" + ".join(step.name for step in wave)] = time.perf_counter() - start
+        for step in wave:
+            if not any(failure.pass_name == step.name for failure in failures):
+                # Also those of regions of another size, from an earlier call.
+                self._ledger.forget_failures(step.name)
         return failures
 
     def _start(self, step: Pass) -> list[Unit]:
@@ -188,7 +208,7 @@ class _Driver:
         left = self._left(step)
         if not left:
             return []
-        self._ledger.forget_failures(step.name)
+        self._ledger.path("report.json").unlink(missing_ok=True)
         if step.kind == "labels":
             save_index(job, make_index(job, self._ledger.records("regions", job.digest)))
         self._cluster()
@@ -203,6 +223,8 @@ class _Driver:
         done = [record.region for record in self._ledger.records(step.name, job.digest)]
         if step.kind == "regions":
             done = [region for region in done if objects_path(job.out, region).is_file()]
+        if step.kind == "statistics":
+            done = [region for region in done if part_path(job.out, step.name, region).is_file()]
         return list(pending_regions(step, done, self._plan.region, job.area))
 
     def _cluster(self) -> Client:
@@ -213,9 +235,12 @@ class _Driver:
             self._listener.cluster_started(self._client.dashboard_link, workers)
         return self._client
 
-    def _report(self) -> dict[str, Any]:
-        """Gather what was measured, and keep it beside the records."""
+    def _report(self, *, complete: bool = False) -> dict[str, Any]:
+        """Gather what was measured, and keep it; a call that had nothing to do keeps the last."""
         job = self._job
+        path = self._ledger.path("report.json")
+        if self._computed == 0 and path.is_file():
+            return read_json(path, OutputError)
         steps = {step.name: step for step in job.passes()}
         notes: dict[str, list[Record]] = {
             name: list(self._ledger.records(name, job.digest)) for name in steps
@@ -224,8 +249,10 @@ class _Driver:
         report["seconds"] = {k: round(v, 3) for k, v in self._seconds.items()}
         report["seconds_total"] = round(time.perf_counter() - self._started, 3)
         report["regions_computed_now"] = self._computed
+        report["pixels_computed_now"] = max(self._pixels.values(), default=0)
+        report["complete"] = complete
         report["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(self._ledger.path("report.json"), report)
+        write_json(path, report)
         return report
 
     def _clean(self) -> None:

@@ -38,7 +38,7 @@ def create_outputs(job: Job) -> None:
                 layer.axes,
             )
             create_array(job.out / layer.group, layer.levels[k].path, spec)
-        if layer.is_label:
+        if layer.is_label and layer.group:
             _label_metadata(job, layer)
         elif layer.group:
             write_image_metadata(job.out / layer.group, _map_metadata(layer))
@@ -52,7 +52,13 @@ def _root_metadata(job: Job) -> None:
         channels, properties, name = _source_facts(job)
         layer = layers["image"]
         metadata = ImageMetadata(
-            name, layer.axes, layer.levels, layer.dtype, MEAN, channels, properties
+            name,
+            layer.axes,
+            layer.levels,
+            layer.dtype,
+            NEAREST if layer.is_label else MEAN,
+            channels,
+            properties,
         )
     else:
         layer = next(layer for layer in job.layers if not layer.is_label)

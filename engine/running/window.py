@@ -6,10 +6,10 @@ import logging
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from distributed import as_completed
 
-from engine.errors import InputError
 from engine.ledger import Failure, Ledger
 from engine.tasks import perform
 
@@ -68,11 +68,6 @@ class Window:
         Tasks return their records, some hundred bytes; results are let go at once. A region that
         fails is tried again; when its tries are used up its failure is recorded, and the others
         go on.
-
-        Raises
-        ------
-        InputError
-            If a region of pass 0 finds that the image cannot be taken.
         """
         waiting = iter(units)
         threads = sum(self.client.nthreads().values())
@@ -102,12 +97,9 @@ class Window:
         flying: as_completed,
     ) -> None:
         tries[unit] = tries.get(unit, 0) + 1
-        # The digest and the try are part of the key: a scheduler that serves several runs must
-        # not take one's task for another's.
-        key = f"{unit.step.name}-{unit.region.key}-{tries[unit]}-{self.job.digest[:8]}"
-        future = self.client.submit(
-            perform, self.job, unit.step, unit.region, key=f"{key}-{id(self):x}", pure=False
-        )
+        # A scheduler that serves several runs must not take one's task for another's.
+        key = f"{unit.step.name}-{unit.region.key}-{uuid4().hex}"
+        future = self.client.submit(perform, self.job, unit.step, unit.region, key=key, pure=False)
         places[future.key] = unit
         flying.add(future)
 
@@ -123,8 +115,6 @@ class Window:
             return record
         future.release()
         step, region = unit.step, unit.region
-        if step.kind == "range" and isinstance(error, InputError):
-            raise error
         _LOG.warning("%s, %s, try %d: %s", step.name, region, tries[unit], error)
         if tries[unit] <= self.retries:
             return None

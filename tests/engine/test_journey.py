@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from journeys import Runner, read, save_image
+from rich.console import Console
 from skimage.transform import resize
 
 from engine.device import Launch
@@ -15,7 +16,9 @@ from engine.methods.starconvex import StarObjects, render, suppress
 from engine.networks.model_folder import open_model
 from engine.networks.runtime import open_network
 from engine.recipe import load_settings
+from engine.report import show_status
 from engine.result import open_result
+from engine.store import write_label_metadata
 from tiling import Box
 
 FLOAT = "segment.precision=float32"
@@ -40,12 +43,14 @@ def same(first: Path, second: Path) -> None:
     assert table(first) == table(second)
 
 
-@pytest.mark.parametrize("blend", ["average", "crop"])
+@pytest.mark.parametrize(
+    ("blend", "precision"), [("average", "float32"), ("crop", "float32"), ("average", "bfloat16")]
+)
 def test_any_cut_equals_no_cut(
-    tmp_path: Path, nuclei: np.ndarray, run_recipe: Runner, blend: str
+    tmp_path: Path, nuclei: np.ndarray, run_recipe: Runner, blend: str, precision: str
 ) -> None:
     image = save_image(tmp_path / "image.zarr", mosaic(nuclei, (700, 900)))
-    settings = [FLOAT, f"tiling.blend={blend}"]
+    settings = [f"segment.precision={precision}", f"tiling.blend={blend}"]
     results = []
     for region in (256, 512, 1024):
         out = tmp_path / f"{region}.ome.zarr"
@@ -277,3 +282,42 @@ def test_a_result_opens_with_names_and_places(
 def test_the_bundled_recipe_is_what_the_defaults_say() -> None:
     recipe = load_settings("nuclei").recipe
     assert recipe == type(recipe)(method="stardist")
+
+
+def test_another_image_at_the_same_place_is_refused(
+    tmp_path: Path, nuclei: np.ndarray, run_recipe: Runner
+) -> None:
+    image = save_image(tmp_path / "image.zarr", nuclei)
+    out = tmp_path / "out.ome.zarr"
+    run_recipe(image, out, recipe="identity")
+    save_image(tmp_path / "image.zarr", nuclei[::-1].copy())
+    with pytest.raises(OutputError, match=r"image\.objects"):
+        run_recipe(image, out, recipe="identity")
+    assert np.array_equal(read(out, "0"), nuclei)
+
+
+def test_labels_that_are_copied_are_never_averaged(tmp_path: Path, run_recipe: Runner) -> None:
+    labels = np.kron(np.arange(1, 5, dtype=np.uint32).reshape(2, 2), np.ones((151, 151), np.uint32))
+    image = save_image(tmp_path / "labels.zarr", labels)
+    write_label_metadata(image)
+    out = tmp_path / "out.ome.zarr"
+    run_recipe(image, out, recipe="identity")
+    assert set(np.unique(read(out, "1"))) == {1, 2, 3, 4}
+
+
+def test_a_run_that_is_not_finished_is_not_called_complete(
+    tmp_path: Path, nuclei: np.ndarray, run_recipe: Runner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = save_image(tmp_path / "image.zarr", nuclei)
+    out = tmp_path / "out.ome.zarr"
+    run_recipe(image, out, recipe="identity")
+    show_status(Console(), out)
+    assert "  complete" in capsys.readouterr().out
+    ledger = Ledger(out)
+    next(ledger.path("records", "copy").glob("*.json")).unlink()
+    again = run_recipe(image, out, recipe="identity")
+    assert again.report["pixels_computed_now"] == 256 * 256
+    assert run_recipe(image, out, recipe="identity").report == again.report
+    ledger.path("report.json").unlink()
+    show_status(Console(), out)
+    assert "not complete" in capsys.readouterr().out
