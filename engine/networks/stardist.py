@@ -118,7 +118,9 @@ def save_folder(network: StarDistUNet, thresholds: Thresholds, card: str, path: 
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         temporary.chmod(0o755)  # mkdtemp makes it readable by its owner alone
-        save_file(state, temporary / "weights.safetensors")
+        weights = temporary / "weights.safetensors"
+        save_file(state, weights)
+        weights.chmod(0o644)  # safetensors too
         _write_json(temporary / CONFIG_FILE, official_config(fused.config))
         _write_json(temporary / THRESHOLDS_FILE, asdict(thresholds))
         (temporary / "README.md").write_text(card, encoding="utf-8")
