@@ -33,19 +33,16 @@ IOUS = (0.5, 0.75)
 
 #: (tile, overlap, margin, blend)
 SETTINGS = (
-    (256, 64, 0, "average"),
-    (256, 64, 16, "average"),
-    (256, 64, 24, "average"),
-    (256, 64, 28, "average"),
-    (256, 64, 32, "crop"),
-    (256, 80, 32, "average"),
-    (256, 96, 32, "average"),
-    (256, 128, 0, "average"),
-    (256, 128, 48, "average"),
-    (224, 56, 24, "average"),
     (512, 64, 24, "average"),
+    (256, 64, 24, "average"),
+    (256, 64, 0, "average"),
+    (256, 64, 32, "crop"),
+    (512, 64, 16, "average"),
     (512, 96, 32, "average"),
-    (512, 128, 48, "average"),
+    (256, 80, 32, "average"),
+    (224, 56, 24, "average"),
+    (256, 96, 32, "average"),
+    (256, 128, 48, "average"),
 )
 
 
@@ -82,7 +79,7 @@ def segment(image: np.ndarray, model: ModelFolder, tiling: Tiling) -> tuple[np.n
         )
     )
     wanted = {"objects": frame.bounds, "probability": frame.bounds}
-    place = Place((), Launch("cpu", "float32", 1 if tiling.tile > 512 else 8))
+    place = Place((), Launch("cpu", "bfloat16", 1 if tiling.tile > 512 else 8))
     made = pipeline.run(Raster(frame.bounds, image[None]), wanted, place)
     return render(made.products["objects"], frame.bounds), int(made.notes["network.tiles"])
 

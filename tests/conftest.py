@@ -82,7 +82,7 @@ def run_recipe(cluster_address: str) -> Runner:
         image: Path, out: Path, *overrides: str, recipe: str = "nuclei", within: object = None
     ) -> Outcome:
         settings = load_settings(
-            recipe, ["storage.chunk=128", "storage.shard=256", "resources.workers=1", *overrides]
+            recipe, ["storage.chunk=128", "storage.shard=256", "tiling.tile=256", *overrides]
         )
         plan = make_plan(str(image), out, settings, within)  # type: ignore[arg-type]
         return execute(plan, cluster_address, Quiet())

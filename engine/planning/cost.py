@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 #: Largest region that is chosen by itself, in pixels: larger ones save few tiles.
 LARGEST_REGION = 8192
 
-#: Tiles of a launch where memory does not matter: on a CPU more bring nothing (measured: 36 ms a
-#: tile from 4 on), a GPU needs more to be busy.
-LARGEST_LAUNCH = {"cpu": 8, "cuda": 64}
+#: Pixels of a launch where memory does not matter: on a CPU more bring nothing (36 ms for each
+#: 256 x 256, from four on), a GPU needs more to be busy.
+LARGEST_LAUNCH = {"cpu": 8 * 256**2, "cuda": 64 * 256**2}
 
 #: Bytes per pixel of the labels pass: canvas, ids, sums of places and their temporaries.
 LABEL_BYTES = 28
@@ -142,7 +142,8 @@ def choose_launch(job: Job, resources: Resources) -> Job:
     """Job with the tiles of a launch: what was asked for, else as many as one worker can hold."""
     if job.launch is None:
         return job
-    tiles = resources.launch or LARGEST_LAUNCH[job.launch.device]
+    side = job.stardist.tiling.tile
+    tiles = resources.launch or max(1, LARGEST_LAUNCH[job.launch.device] // side**2)
     fitted = replace(job, launch=replace(job.launch, tiles=tiles))
     while resources.launch is None and tiles > 1:
         if worker_bytes(fitted, job.shard, resources.threads) <= memory_limit(resources):

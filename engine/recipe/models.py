@@ -48,7 +48,7 @@ class NormaliseSettings(_Section):
 class TilingSettings(_Section):
     """The lattice of overlapping tiles; see `tiling.Tiling`."""
 
-    tile: int = Field(256, ge=16)
+    tile: int = Field(512, ge=16)
     overlap: int = Field(64, ge=0)
     margin: int = Field(24, ge=0)
     blend: Literal["average", "crop"] = "average"

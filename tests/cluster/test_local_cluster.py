@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 SETTINGS = [
     *("--set", "storage.chunk=128", "--set", "storage.shard=256"),
+    *("--set", "tiling.tile=256"),
     *("--set", "segment.precision=float32", "--region", "256", "--workers", "2"),
 ]
 
