@@ -1,160 +1,295 @@
-"""Pass 0: what is global and must not depend on the cut; counted by region, summed, frozen."""
+"""Pass 0: what is global and must not depend on the cut; counted by region, summed, frozen.
+
+::
+
+    up to 16 bits       statistics ──────────────────────► levels
+    32 bits and more    coarse ──► bins, frozen ──► fine ──► levels
+
+A sweep writes one part per region, its record last; the driver sums the parts.
+"""
 
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from engine.errors import InputError
 from engine.ledger import Ledger
-from engine.methods.intensity import Binning
+from engine.methods.intensity import (
+    BINS,
+    between,
+    count,
+    count_within,
+    counted_dtype,
+    finite_values,
+    place_of,
+    ranks,
+    value_of,
+    wide,
+)
 from engine.stages.normalise import Levels
 from engine.store import write_atomic
 from engine.work import plane_number, read_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from engine.ledger import Record
-    from engine.planning import Job
+    from engine.planning import Job, Pass
     from tiling import Region
 
 
-def range_region(job: Job, region: Region) -> dict[str, Any]:
-    """Least and largest finite value of a region, by channel, and the number that are not finite.
+def sweeps(job: Job) -> tuple[str, ...]:
+    """Names of the sweeps of pass 0, in order."""
+    if job.stardist.normalise.over == "local" or not wide(job.frame.dtype):
+        return ("statistics",)
+    return ("coarse", "fine")
+
+
+def statistics_region(job: Job, step: Pass, region: Region) -> dict[str, Any]:
+    """Count the intensities of a region, or take the percentiles of its lattice cells.
+
+    Returns
+    -------
+    dict
+        ``nonfinite``, of a first sweep: pixels that are NaN or infinite.
+    """
+    pixels = read_pixels(job, region.plane, region.core)
+    notes: dict[str, Any] = {}
+    if step.name == "fine":
+        arrays = _fine(job, region, pixels)
+    elif job.stardist.normalise.over == "local":
+        arrays, bad = _cells(job, region, pixels)
+        notes = {"nonfinite": bad}
+    else:
+        found = [count(channel) for channel in pixels]
+        arrays = {f"bins{k}": c.bins for k, c in enumerate(found)}
+        arrays |= {f"counts{k}": c.counts for k, c in enumerate(found)}
+        arrays["limits"] = np.array([(c.least, c.most) for c in found], np.int64)
+        notes = {"nonfinite": sum(c.nonfinite for c in found)}
+    _save(part_path(job.out, step.name, region), arrays)
+    return notes
+
+
+def check_finite(job: Job, records: Iterable[Record]) -> None:
+    """Refuse pixels that are NaN or infinite, where the recipe does.
 
     Raises
     ------
     InputError
-        If there are NaN or infinite pixels and the recipe refuses them.
+        If a first sweep counted some.
     """
-    pixels, bad = _finite(job, read_pixels(job, region.plane, region.core))
-    if bad and job.stardist.input.nonfinite == "refuse":
+    if job.stardist.input.nonfinite != "refuse":
+        return
+    bad = [record for record in records if record.notes["nonfinite"]]
+    if bad:
+        first = min((r.region for r in bad), key=lambda r: (r.plane, r.core.start))
         raise InputError(
-            where=f"'{job.source.path}', {region}",
+            where=f"'{job.source.path}', the first in {first}",
             expected="finite pixels",
-            found=f"{bad} that are NaN or infinite",
+            found=f"{sum(r.notes['nonfinite'] for r in bad)} that are NaN or infinite",
             remedy="Take them for 0 with --set input.nonfinite=zero, or mend the image.",
         )
-    return {
-        "low": [float(channel.min()) for channel in pixels],
-        "high": [float(channel.max()) for channel in pixels],
-        "nonfinite": bad,
-    }
 
 
-def statistics_region(job: Job, region: Region) -> dict[str, Any]:
-    """Count the intensities of a region, or take the percentiles of its lattice cells."""
-    pixels, _ = _finite(job, read_pixels(job, region.plane, region.core))
-    settings = job.stardist.normalise
-    arrays: dict[str, np.ndarray]
-    if settings.over == "local":
-        q = [settings.low, settings.high]
-        cells = list(region.core.split((settings.cell, settings.cell)))
-        parts = [pixels[(slice(None), *c.slices(region.core.start))] for c in cells]
-        values = np.array([np.percentile(p.reshape(len(p), -1), q, axis=1) for p in parts])
-        at = np.array([[n // settings.cell for n in c.start] for c in cells])
-        arrays = {"at": at, "values": values.astype(np.float32)}
-    else:
-        binnings = binning(job)
-        counts = [b.count(channel) for b, channel in zip(binnings, pixels, strict=True)]
-        arrays = {f"counts{k}": c for k, c in enumerate(counts)}
-    with io.BytesIO() as buffer:
-        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-        write_atomic(_part(job.out, region), buffer.getvalue())
-    return {}
+def save_bins(job: Job, regions: Iterable[Region]) -> None:
+    """Freeze which upper halves of keys the fine sweep counts; a few for each plane and channel."""
+    kept = _groups(job, regions)
+    bins = np.zeros((_group_count(job), job.frame.channels, 4), np.uint16)
+    for group, members in kept.items():
+        for k, (total, _) in enumerate(_totals(job, _first(job), members)):
+            if total.any():
+                bins[group, k] = [place_of(total, rank)[0] for rank in _wanted(job, total)]
+    _save(_bins_path(job), {"bins": bins})
 
 
-def needs_range(job: Job) -> bool:
-    """Whether values must be bounded before they can be counted."""
-    floats = np.dtype(job.frame.dtype).kind == "f"
-    return floats or Binning.for_dtype(job.frame.dtype) is None
-
-
-def binning(job: Job) -> tuple[Binning, ...]:
-    """How intensities are counted, by channel."""
-    known = Binning.for_dtype(job.frame.dtype)
-    if known is not None:
-        return (known,) * job.frame.channels
-    records = [r.notes for r in Ledger(job.out).records("range", job.digest)]
-    channels = range(job.frame.channels)
-    low = [min(notes["low"][k] for notes in records) for k in channels]
-    high = [max(notes["high"][k] for notes in records) for k in channels]
-    return tuple(Binning.for_range(a, b) for a, b in zip(low, high, strict=True))
-
-
-def freeze(job: Job, records: Iterable[Record]) -> Levels:
+def freeze(job: Job, regions: Iterable[Region]) -> Levels:
     """Sum the parts of all regions to the levels of the image, of each plane or of the lattice.
+
+    Where the two percentiles of a plane and channel are equal, its largest value takes the place
+    of the high one, and if that is no higher, its smallest that of the low one.
 
     Raises
     ------
     InputError
-        If the whole image has one value: there is nothing to normalise by.
+        If each plane and channel has one value: there is nothing to normalise by.
     """
-    regions = [record.region for record in records]
-    levels = (
-        _lattice(job, regions) if job.stardist.normalise.over == "local" else _sums(job, regions)
-    )
+    if job.stardist.normalise.over == "local":
+        levels = _lattice(job, regions)
+    else:
+        low, high = _percentiles(job, regions)
+        by_plane = job.stardist.normalise.over == "plane"
+        levels = Levels(low, high) if by_plane else Levels(low[0], high[0])
     if (levels.high <= levels.low).all():
         raise InputError(
             where=f"'{job.source.path}', channels {job.source.channels}",
             expected="an image with some contrast",
-            found=f"the value {float(levels.low.flat[0]):g} between the percentiles "
-            f"{job.stardist.normalise.low} and {job.stardist.normalise.high} everywhere",
+            found=f"the value {float(levels.low.flat[0]):g} everywhere, or one value per plane",
             remedy="Choose another channel or level; a constant image has nothing to segment.",
         )
     return levels
 
 
-def _sums(job: Job, regions: list[Region]) -> Levels:
-    """Percentiles of summed counts, over the image or by plane."""
-    settings, binnings = job.stardist.normalise, binning(job)
-    by_plane = settings.over == "plane"
-    planes = int(np.prod(job.frame.planes, dtype=np.int64)) if by_plane else 1
-    low = np.zeros((planes, job.frame.channels), np.float32)
-    high = np.zeros_like(low)
-    groups: dict[int, list[Region]] = {}
+def part_path(out: Path, name: str, region: Region) -> Path:
+    """File of what a sweep counted in a region; scratch, until the run is complete."""
+    return Ledger(out).path("statistics", "parts", f"{name}-{region.key}.npz")
+
+
+def _percentiles(job: Job, regions: Iterable[Region]) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high level: (groups, C) float32 each."""
+    dtype = counted_dtype(job.frame.dtype)
+    both = np.zeros((2, _group_count(job), job.frame.channels), np.float32)
+    for group, members in _groups(job, regions).items():
+        fine = _fine_totals(job, group, members) if wide(job.frame.dtype) else None
+        for k, (total, limits) in enumerate(_totals(job, _first(job), members)):
+            if not total.any():
+                continue
+            keys = []
+            for rank in _wanted(job, total):
+                key, rest = place_of(total, rank)
+                if fine is not None:
+                    key = key << 16 | place_of(fine[k][key], rest)[0]
+                keys.append(key)
+            a, b, c, d = (value_of(key, dtype) for key in keys)
+            n, settings = int(total.sum()), job.stardist.normalise
+            low = between(a, b, ranks(n, settings.low)[2])
+            high = between(c, d, ranks(n, settings.high)[2])
+            least, most = (value_of(key, dtype) for key in limits)
+            both[:, group, k] = _apart(low, high, least, most)
+    return both[0], both[1]
+
+
+def _apart(low: float, high: float, least: float, most: float) -> tuple[float, float]:
+    """Levels that differ, unless all values are equal: a few bright objects on a flat ground."""
+    high = high if np.float32(high) > np.float32(low) else most
+    return (low if np.float32(high) > np.float32(low) else least), high
+
+
+def _wanted(job: Job, total: np.ndarray) -> list[int]:
+    """Ranks next to the low and to the high percentile."""
+    n, settings = int(total.sum()), job.stardist.normalise
+    return [*ranks(n, settings.low)[:2], *ranks(n, settings.high)[:2]]
+
+
+def _totals(
+    job: Job, name: str, regions: list[Region]
+) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
+    """Sum the counts of a first sweep, with least and largest key, by channel."""
+    totals = np.zeros((job.frame.channels, BINS), np.int64)
+    limits = np.tile(np.array([2**32 - 1, 0], np.int64), (job.frame.channels, 1))
     for region in regions:
-        groups.setdefault(plane_number(job, region.plane) if by_plane else 0, []).append(region)
-    for group, members in groups.items():
-        totals = [np.zeros(b.bins, np.int64) for b in binnings]
-        for region in members:
-            with np.load(_part(job.out, region), allow_pickle=False) as data:
-                for k, total in enumerate(totals):
-                    total += data[f"counts{k}"]
-        for k, (b, total) in enumerate(zip(binnings, totals, strict=True)):
-            low[group, k] = b.percentile(total, settings.low)
-            high[group, k] = b.percentile(total, settings.high)
-    return Levels(low, high) if by_plane else Levels(low[0], high[0])
+        with np.load(part_path(job.out, name, region), allow_pickle=False) as data:
+            for k, total in enumerate(totals):
+                total[data[f"bins{k}"]] += data[f"counts{k}"]
+            found = data["limits"]
+        limits[:, 0] = np.minimum(limits[:, 0], found[:, 0])
+        limits[:, 1] = np.maximum(limits[:, 1], found[:, 1])
+    for total, (least, most) in zip(totals, limits.tolist(), strict=True):
+        yield total, (least, most)
 
 
-def _lattice(job: Job, regions: list[Region]) -> Levels:
+def _fine_totals(job: Job, group: int, regions: list[Region]) -> list[dict[int, np.ndarray]]:
+    """Sum the counts of lower halves of keys by their upper half, by channel."""
+    totals = [
+        {int(upper): np.zeros(BINS, np.int64) for upper in bins} for bins in _open_bins(job)[group]
+    ]
+    for region in regions:
+        with np.load(part_path(job.out, "fine", region), allow_pickle=False) as data:
+            for k, total in enumerate(totals):
+                keys, counts = data[f"keys{k}"], data[f"counts{k}"]
+                for upper, lower in total.items():
+                    inside = keys >> 16 == upper
+                    lower[keys[inside] & (BINS - 1)] += counts[inside]
+    return totals
+
+
+def _fine(job: Job, region: Region, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """Count lower halves of keys inside the frozen bins."""
+    arrays = {}
+    for k, bins in enumerate(_open_bins(job)[_group(job, region)]):
+        arrays[f"keys{k}"], arrays[f"counts{k}"] = count_within(pixels[k], np.unique(bins))
+    return arrays
+
+
+def _cells(job: Job, region: Region, pixels: np.ndarray) -> tuple[dict[str, np.ndarray], int]:
+    """Percentiles, least and largest value of lattice cells; and the pixels that are not finite."""
+    settings, bad = job.stardist.normalise, 0
+    cells = list(region.core.split((settings.cell, settings.cell)))
+    values = np.zeros((len(cells), 4, len(pixels)), np.float32)
+    for n, cell in enumerate(cells):
+        for k, channel in enumerate(pixels):
+            part = channel[cell.slices(region.core.start)]
+            finite = finite_values(part)
+            bad += part.size - finite.size
+            if finite.size:
+                values[n, :2, k] = np.percentile(finite, [settings.low, settings.high])
+                values[n, 2:, k] = finite.min(), finite.max()
+    at = np.array([[n // settings.cell for n in cell.start] for cell in cells])
+    return {"at": at, "values": values}, bad
+
+
+def _lattice(job: Job, regions: Iterable[Region]) -> Levels:
     """Percentiles of lattice cells, with a floor to the contrast so that noise is not stretched."""
     settings = job.stardist.normalise
     planes = int(np.prod(job.frame.planes, dtype=np.int64))
     cells = [-(-n // settings.cell) for n in job.frame.extent]
-    both = np.zeros((2, planes, job.frame.channels, *cells), np.float32)
+    found = np.zeros((4, planes, job.frame.channels, *cells), np.float32)
     for region in regions:
-        with np.load(_part(job.out, region), allow_pickle=False) as data:
+        with np.load(part_path(job.out, "statistics", region), allow_pickle=False) as data:
             for (y, x), values in zip(data["at"], data["values"], strict=True):
-                both[:, plane_number(job, region.plane), :, y, x] = values
-    low, high = both
+                found[:, plane_number(job, region.plane), :, y, x] = values
+    low, high, least, most = found
     spread = high.max(axis=(2, 3)) - low.min(axis=(2, 3))
-    floor = settings.contrast_floor * spread[:, :, None, None]
+    # Few bright objects on a flat ground: no percentile sees them.
+    whole = most.max(axis=(2, 3)) - least.min(axis=(2, 3))
+    floor = settings.contrast_floor * np.where(spread > 0, spread, whole)[:, :, None, None]
     return Levels(low, np.maximum(high, low + floor), settings.cell)
 
 
-def _finite(job: Job, pixels: np.ndarray) -> tuple[np.ndarray, int]:
-    """Pixels with what is not finite taken for 0, and how many those are."""
-    if pixels.dtype.kind != "f":
-        return pixels, 0
-    finite = np.isfinite(pixels)
-    bad = int(pixels.size - np.count_nonzero(finite))
-    return (np.where(finite, pixels, 0) if bad else pixels), bad
+def _first(job: Job) -> str:
+    """Name of the first sweep."""
+    return sweeps(job)[0]
 
 
-def _part(out: Path, region: Region) -> Path:
-    return Ledger(out).path("statistics", "parts", f"{region.key}.npz")
+def _group(job: Job, region: Region) -> int:
+    """Which planes are normalised alike: number of those of a region."""
+    return plane_number(job, region.plane) if job.stardist.normalise.over == "plane" else 0
+
+
+def _group_count(job: Job) -> int:
+    by_plane = job.stardist.normalise.over == "plane"
+    return int(np.prod(job.frame.planes, dtype=np.int64)) if by_plane else 1
+
+
+def _groups(job: Job, regions: Iterable[Region]) -> dict[int, list[Region]]:
+    """Regions by group."""
+    groups: dict[int, list[Region]] = {}
+    for region in regions:
+        groups.setdefault(_group(job, region), []).append(region)
+    return groups
+
+
+def _open_bins(job: Job) -> np.ndarray:
+    """Bins of the fine sweep, (groups, C, 4); read once per process and file."""
+    path = _bins_path(job)
+    return _read_bins(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _read_bins(path: Path, _mtime_ns: int) -> np.ndarray:
+    with np.load(path, allow_pickle=False) as data:
+        return np.asarray(data["bins"])
+
+
+def _bins_path(job: Job) -> Path:
+    return Ledger(job.out).path("statistics", "parts", f"bins-{job.digest[:16]}.npz")
+
+
+def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with io.BytesIO() as buffer:
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+        write_atomic(path, buffer.getvalue())

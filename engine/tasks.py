@@ -11,7 +11,7 @@ from engine.device import resident_peak
 from engine.labels import label_region
 from engine.ledger import Ledger, Record
 from engine.pyramid import reduce_region
-from engine.statistics import range_region, statistics_region
+from engine.statistics import statistics_region
 from engine.work import copy_region, process_region
 
 if TYPE_CHECKING:
@@ -53,10 +53,8 @@ def perform(job: Job, step: Pass, region: Region) -> Record:
 
 def _notes(job: Job, step: Pass, region: Region) -> dict[str, Any]:
     match step.kind:
-        case "range":
-            return range_region(job, region)
         case "statistics":
-            return statistics_region(job, region)
+            return statistics_region(job, step, region)
         case "regions":
             return process_region(job, region)
         case "labels":

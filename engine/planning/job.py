@@ -200,7 +200,9 @@ class Job:
         prob, nms = recipe.segment.prob_threshold, recipe.segment.nms_threshold
         return Pipeline(
             (
-                Normalise(self.frame, levels, recipe.input.nonfinite),
+                Normalise(
+                    self.frame, levels, recipe.input.nonfinite, recipe.normalise.over == "local"
+                ),
                 Candidates(
                     self.frame,
                     model,

@@ -59,21 +59,29 @@ class Normalise(Stage):
         Statistics of pass 0; None while only planning.
     nonfinite : {"refuse", "zero"}
         "zero" takes NaN and infinity for the pixel value 0; with "refuse", pass 0 found none.
+    local : bool
+        Whether the levels lie on a lattice, for the projection of memory.
     """
 
     frame: Frame
     levels: Levels | None
     nonfinite: str
+    local: bool = False
     name = "normalise"
-    version = 1
+    version = 2
 
     def needs(self, wanted: Mapping[str, Box]) -> Mapping[str, Box]:
         """Ask for the image where the normalised image is wanted."""
         return {"image": wanted["normalised"].clip(self.frame.bounds)}
 
     def memory(self, wanted: Mapping[str, Box]) -> int:
-        """Bytes of the result and of one temporary."""
-        return 2 * wanted["normalised"].size * self.frame.channels * 4
+        """Bytes of the result and of one temporary; on a lattice also of levels for each pixel.
+
+        While the second of these is interpolated: the first, two rows of cells taken to the
+        columns, each with its weighted copy, and their sum.
+        """
+        maps = 6 if self.local else 2
+        return maps * wanted["normalised"].size * self.frame.channels * 4
 
     def run(self, given: Mapping[str, Any], wanted: Mapping[str, Box], place: Place) -> Made:
         """Normalise what is wanted of one plane."""
@@ -83,6 +91,9 @@ class Normalise(Stage):
         box = wanted["normalised"].clip(self.frame.bounds)
         values = given["image"].cut(box)
         if self.nonfinite == "zero" and values.dtype.kind == "f":
-            values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+            with np.errstate(over="ignore"):
+                # What float32 cannot hold is infinite, as pass 0 counts it.
+                values = values.astype(np.float32)
+            values = np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
         plane = int(np.ravel_multi_index(place.plane, self.frame.planes)) if place.plane else 0
         return Made({"normalised": Raster(box, normalise(values, *self.levels.at(plane, box)))})
