@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 #: Output pixels at the image's edge where StarDist takes no candidate (its default ``b``).
 BORDER = 2
 
+#: Coordinates beyond this overflow the integers of the package's geometry, which then ends the
+#: process instead of raising.
+LARGEST_COORDINATE = 2**30
+
 
 @dataclass(frozen=True)
 class StarObjects:
@@ -146,13 +150,35 @@ def suppress(candidates: StarObjects, threshold: float) -> StarObjects:
     StarObjects
         Survivors, ordered by (-score, y, x): the order does not depend on where candidates came
         from, so ties are broken alike everywhere.
+
+    Raises
+    ------
+    ValueError
+        If a ray is not finite or reaches beyond `LARGEST_COORDINATE`.
     """
+    _check_outlines(candidates)
     order = np.lexsort((candidates.points[:, 1], candidates.points[:, 0], -candidates.scores))
     ordered = candidates.take(order)
     if len(ordered) == 0:
         return ordered
     keep = survivors(ordered.points, ordered.rays, ordered.scores, threshold)
     return ordered.take(keep)
+
+
+def _check_outlines(objects: StarObjects) -> None:
+    """Refuse polygons that integer geometry cannot hold."""
+    if len(objects) == 0:
+        return
+    far = objects.rays.max(axis=1).astype(np.float64) + objects.points.max(axis=1)
+    good = np.isfinite(objects.rays).all(axis=1) & (far <= LARGEST_COORDINATE)
+    if not good.all():
+        worst = objects.points[np.flatnonzero(~good)[0]].tolist()
+        msg = (
+            f"outlines must be finite and within 2^30 pixels, got {np.count_nonzero(~good)} of "
+            f"{len(good)} that are not, the first at (y, x) = {tuple(worst)}: the network gave "
+            "rays that are no distances; look at the intensities there, or at the weights"
+        )
+        raise ValueError(msg)
 
 
 def render(objects: StarObjects, box: Box) -> np.ndarray:

@@ -195,3 +195,12 @@ def test_an_object_has_the_same_pixels_in_every_box() -> None:
     part = render(objects, Box((1037, 1101), (1150, 1190)))
     assert part.any()
     np.testing.assert_array_equal(part, whole[37:150, 101:190])
+
+
+@pytest.mark.parametrize("ray", [np.nan, np.inf, 2.0**31])
+def test_rays_that_are_no_distances_raise(ray: float) -> None:
+    rays = np.full((2, 32), 5, np.float32)
+    rays[1, 7] = ray
+    objects = StarObjects(np.array([[50, 50], [60, 60]]), np.ones(2, np.float32), rays)
+    with pytest.raises(ValueError, match=r"1 of 2 .* \(60, 60\)"):
+        suppress(objects, 0.4)
