@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from tiling import Region
 
 
+#: Rows of the result that are reduced at once: temporaries stay a small part of a region.
+BAND = 256
+
+
 def reduce_region(job: Job, step: Pass, region: Region) -> dict[str, Any]:
     """Halve one region of a layer.
 
@@ -30,13 +34,13 @@ def reduce_region(job: Job, step: Pass, region: Region) -> dict[str, Any]:
     above = layer.levels[step.level - 1]
     array = open_target(job.out / layer.group / above.path, job.digest)
     box = region.core.refine(2).clip(Box.of_shape(above.shape[-2:]))
-    reduced = []
-    for channel in range(layer.channels):
+    reduced = np.empty((layer.channels, *region.core.shape), layer.dtype)
+    for channel, target in enumerate(reduced):
         at: Any = (*layer.leading(region.plane, channel), *box.slices())
         pixels = np.asarray(array[at])
         # Nearest, not mean: averaging two labels invents a third.
-        reduced.append(pixels[::2, ::2] if layer.is_label else mean_of_four(pixels))
-    write_layer(job, step.layer, region, np.stack(reduced), step.level)
+        target[...] = pixels[::2, ::2] if layer.is_label else mean_of_four(pixels)
+    write_layer(job, step.layer, region, reduced, step.level)
     return {}
 
 
@@ -58,12 +62,30 @@ def mean_of_four(pixels: np.ndarray) -> np.ndarray:
     >>> mean_of_four(np.array([[1, 2, 5], [3, 4, 8]], np.uint8)).tolist()
     [[3, 7]]
     """
-    even = [(0, n % 2) for n in pixels.shape]
-    whole = np.pad(pixels, even, mode="edge") if any(b for _, b in even) else pixels
-    quads = (whole[y::2, x::2] for y in (0, 1) for x in (0, 1))
-    if pixels.dtype.kind == "f":
-        total = sum(q.astype(np.float64) for q in quads)
-        return np.asarray(total / 4).astype(pixels.dtype)
-    wide = np.int32 if pixels.dtype.itemsize <= 2 else np.int64
-    counted = np.sum([q.astype(wide) for q in quads], axis=0)
-    return np.asarray((counted + 2) >> 2).astype(pixels.dtype)
+    rows, columns = (-(-n // 2) for n in pixels.shape)
+    result = np.empty((rows, columns), pixels.dtype)
+    for first in range(0, rows, BAND):
+        band = pixels[2 * first : 2 * (first + BAND)]
+        even = [(0, n % 2) for n in band.shape]
+        whole = np.pad(band, even, mode="edge") if any(b for _, b in even) else band
+        result[first : first + BAND] = _reduced(whole)
+    return result
+
+
+def _reduced(whole: np.ndarray) -> np.ndarray:
+    """Mean of 2 x 2 pixels of a band with even sides."""
+    quads = [whole[y::2, x::2] for y in (0, 1) for x in (0, 1)]
+    if whole.dtype.kind == "f":
+        # Each is divided before, so that no sum overflows; by a power of two, which is exact.
+        total = sum(q.astype(np.float64) * 0.25 for q in quads)
+        return np.asarray(total).astype(whole.dtype)
+    if whole.dtype.kind == "b":
+        quads = [q.view(np.uint8) for q in quads]
+    # Quotients and remainders by 4 apart: nothing overflows, in any integer type.
+    quarter, rest = quads[0] >> 2, quads[0] & 3
+    for quad in quads[1:]:
+        quarter += quad >> 2
+        rest += quad & 3
+    rest += 2
+    quarter += rest >> 2
+    return quarter.astype(whole.dtype, copy=False)
