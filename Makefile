@@ -48,6 +48,7 @@ tiles: $(STAMP)
 
 score: $(STAMP)
 	$(BIN)/python benchmarks/score_dsb2018.py
+	$(BIN)/python benchmarks/score_recipe.py
 
 clean:
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
