@@ -55,15 +55,17 @@ def use_fast_codecs(threads: int | None = None) -> bool:
     ValueError
         If `threads` is below 1.
     """
-    if threads is not None:
-        if threads < 1:
-            msg = f"threads must be >= 1, got {threads}"
-            raise ValueError(msg)
-        zarr.config.set({"threading.max_workers": threads})
-    if importlib.util.find_spec("zarrs") is None:
-        return False
-    zarr.config.set({"codec_pipeline.path": _RUST_CODECS})
-    return True
+    if threads is not None and threads < 1:
+        msg = f"threads must be >= 1, got {threads}"
+        raise ValueError(msg)
+    installed = importlib.util.find_spec("zarrs") is not None
+    # An array that is being opened in another thread puts back what it found when it is done.
+    with _opening:
+        if threads is not None:
+            zarr.config.set({"threading.max_workers": threads})
+        if installed:
+            zarr.config.set({"codec_pipeline.path": _RUST_CODECS})
+    return installed
 
 
 def open_array(path: str | Path, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numcodecs
@@ -272,3 +273,28 @@ def test_metadata_that_zarr_cannot_open(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "a")
     with pytest.raises(InputError, match="no array"):
         open_array(tmp_path / "a")
+
+
+def test_an_array_that_is_being_opened_leaves_the_setting_to_others(
+    tmp_path: Path, pipeline: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The setting that an opening puts back must not be older than another thread's."""
+    make(tmp_path / "a", np.zeros((8, 8), "uint16"), chunks=(4, 4), compressors=None)
+    zarr.config.set({"codec_pipeline.path": PYTHON})
+    inside, done = Event(), Event()
+    real = zarr.open_array
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        inside.set()
+        done.wait(0.5)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(zarr, "open_array", slow)
+    with ThreadPoolExecutor(2) as pool:
+        opening = pool.submit(open_array, tmp_path / "a")
+        assert inside.wait(5)
+        setting = pool.submit(use_fast_codecs, 1)
+        setting.add_done_callback(lambda _: done.set())
+        opening.result()
+        assert setting.result()
+    assert zarr.config.get("codec_pipeline.path") != PYTHON
