@@ -6,14 +6,21 @@ import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import psutil
 
 from engine.errors import ResourceError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 Device = Literal["cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
+
+#: Where the kernel tells of processes and of control groups.
+PROC = Path("/proc")
+CGROUPS = Path("/sys/fs/cgroup")
 
 #: Resident bytes of a worker process before it reads a pixel: interpreter, torch, Dask and Zarr.
 PROCESS_BYTES = 750 * 2**20
@@ -67,13 +74,41 @@ def choose_precision(asked: str, device: Device) -> Precision:
 
 
 def cores() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Processors this process may use: those it may run on, or fewer that its container grants.
+
+    Notes
+    -----
+    ``cpu.max`` of cgroup v2, ``cpu.cfs_quota_us`` of v1 (Linux kernel, admin-guide/cgroup-v2 and
+    cgroup-v1); a part of a processor counts as one.
+    """
+    count = len(os.sched_getaffinity(0))
+    for folder in _control_groups("cpu"):
+        granted = _words(folder, "cpu.max", 2) or (
+            _words(folder, "cpu.cfs_quota_us", 1) + _words(folder, "cpu.cfs_period_us", 1)
+        )
+        # "max" and -1 stand for no limit.
+        if len(granted) == 2 and all(word.isdigit() and int(word) for word in granted):
+            count = min(count, max(1, int(granted[0]) // int(granted[1])))
+    return count
 
 
 def free_memory() -> int:
-    """Bytes of memory that can be taken without swapping."""
-    return int(psutil.virtual_memory().available)
+    """Bytes of memory that can be taken without swapping, and within the limit of a container.
+
+    Notes
+    -----
+    ``memory.max`` less ``memory.current`` of cgroup v2, ``memory.limit_in_bytes`` less
+    ``memory.usage_in_bytes`` of v1, of each group around this process; cached files are counted
+    as free, since they give way.
+    """
+    free = int(psutil.virtual_memory().available)
+    for folder in _control_groups("memory"):
+        limit = _words(folder, "memory.max", 1) or _words(folder, "memory.limit_in_bytes", 1)
+        used = _words(folder, "memory.current", 1) or _words(folder, "memory.usage_in_bytes", 1)
+        if limit and used and limit[0].isdigit():
+            taken = int(used[0]) - _cached(folder)
+            free = min(free, max(0, int(limit[0]) - taken))
+    return free
 
 
 def resident_peak() -> int:
@@ -81,6 +116,44 @@ def resident_peak() -> int:
     status = Path("/proc/self/status").read_text()
     line = next(row for row in status.splitlines() if row.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
+
+
+def _control_groups(controller: str) -> Iterator[Path]:
+    """Folders of the control groups around this process, innermost first; v2, then v1."""
+    listing = PROC / "self" / "cgroup"
+    for line in listing.read_text().splitlines() if listing.is_file() else ():
+        number, names, place = line.split(":", 2)
+        if number == "0":
+            root = CGROUPS
+        elif controller in names.split(","):
+            root = CGROUPS / controller
+        else:
+            continue
+        # A container often sees its own group as the root, whatever the path says.
+        inner = root / place.strip("/")
+        for folder in (inner, *inner.parents):
+            yield folder
+            if folder == root:
+                break
+
+
+def _words(folder: Path, name: str, count: int) -> tuple[str, ...]:
+    """Words of a file of a control group; none where it is missing or has another number."""
+    try:
+        words = tuple((folder / name).read_text().split())
+    except OSError:
+        return ()
+    return words if len(words) == count else ()
+
+
+def _cached(folder: Path) -> int:
+    """Bytes of a group that hold files not in use."""
+    try:
+        rows = (folder / "memory.stat").read_text().splitlines()
+    except OSError:
+        return 0
+    stats = dict(row.split() for row in rows if len(row.split()) == 2)
+    return int(stats.get("total_inactive_file", stats.get("inactive_file", 0)))
 
 
 @cache
