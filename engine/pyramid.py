@@ -6,16 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engine.planning.job import BAND
 from engine.work import open_target, write_layer
 from tiling import Box
 
 if TYPE_CHECKING:
     from engine.planning import Job, Pass
     from tiling import Region
-
-
-#: Rows of the result that are reduced at once: temporaries stay a small part of a region.
-BAND = 256
 
 
 def reduce_region(job: Job, step: Pass, region: Region) -> dict[str, Any]:

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     import zarr
 
     from engine.planning import Job
+
+_LOG = logging.getLogger(__name__)
+
+#: Widest halo of a region, in halos of the recipe.
+WIDEST_HALO = 4
 
 #: One task computes at a time in a process; the others read and write meanwhile.
 DEVICE_LOCK = Lock()
@@ -63,7 +69,10 @@ def process_region(job: Job, region: Region) -> dict[str, Any]:
         needed = wider_halo(made.products["candidates"].reach, halo, job)
         if needed == halo:
             break
+        _LOG.info("%s: halo %d for rays longer than %d serves", region, needed, halo)
         halo = needed
+        # The second round takes the memory of the first.
+        del made, pixels
     probability: Raster = made.products["probability"]
     write_layer(job, "probability", region, quantise(probability.cut(region.core)))
     counts = save_objects(job, region, made.products["objects"])
@@ -85,10 +94,12 @@ def wider_halo(reach: float, halo: int, job: Job) -> int:
     Notes
     -----
     Stitched equals whole once the halo reaches 0.54 to 1.08 times the longest ray (measured on
-    mosaics of nuclei); `instances.halo_rays` is the margin above that. No wider than 16 times the
-    recipe's: a ray that long is no object, and the seam check counts what is left.
+    mosaics of nuclei); `instances.halo_rays` is the margin above that. No wider than `WIDEST_HALO`
+    times the recipe's: memory is projected for twice, and a ray that long is rarely an object; the
+    seam check counts what is left. The record of the region notes the halo.
     """
-    needed = min(job.stardist.instances.halo_rays * reach, 16.0 * job.stardist.instances.halo)
+    recipe = job.stardist.instances
+    needed = min(recipe.halo_rays * reach, float(WIDEST_HALO * recipe.halo))
     return halo if needed <= halo else -(-int(np.ceil(needed)) // 64) * 64
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.device import PROCESS_BYTES, cores, free_memory
 from engine.errors import RecipeError, ResourceError
-from engine.planning.job import LARGEST_DRAWN
+from engine.planning.job import BAND, LARGEST_DRAWN
 from engine.recipe import StarDistRecipe
 from tiling import Box, Grid, Lattice
 
@@ -23,6 +23,10 @@ LARGEST_REGION = 8192
 #: Pixels of a launch where memory does not matter: on a CPU more bring nothing (36 ms for each
 #: 256 x 256, from four on), a GPU needs more to be busy.
 LARGEST_LAUNCH = {"cpu": 8 * 256**2, "cuda": 64 * 256**2}
+
+#: Halo, in halos of the recipe, for which memory is projected. A region may widen its halo further
+#: (`engine.work.WIDEST_HALO`); that objects are so large is rare.
+PROJECTED_HALO = 2
 
 #: Bytes per pixel of the labels pass: canvas, ids, sums of places and their temporaries.
 LABEL_BYTES = 28
@@ -72,14 +76,18 @@ def worker_bytes(job: Job, region: int, threads: int) -> int:
     """Bytes that a worker process takes at its peak, projected.
 
     The process itself, the weights, the largest stage on the device once (a lock lets one task
-    compute at a time), and what every thread holds while it reads or writes.
+    compute at a time), and what every thread holds while it reads or writes. Stages are projected
+    for `PROJECTED_HALO` times the recipe's halo, since objects may turn out larger than expected.
     """
     core = Box((0, 0), (min(region, job.frame.extent[0]), min(region, job.frame.extent[1])))
     item = np.dtype(job.frame.dtype).itemsize * job.frame.channels
-    copying = 3 * min(core.size, LARGEST_DRAWN**2) * item
+    # Neither copy nor labels take less than a shard at once.
+    drawn = max(job.shard, min(region, LARGEST_DRAWN))
+    copying = 3 * min(core.size, drawn**2) * _item_copied(job)
+    copying = max(copying, _pyramid_bytes(job))
     if not isinstance(job.recipe, StarDistRecipe):
         return PROCESS_BYTES + threads * copying
-    pipeline = job.pipeline()
+    pipeline = job.pipeline(halo=PROJECTED_HALO * job.stardist.instances.halo)
     wanted = job.wanted(core)
     # In the middle of an image a region reaches out on all sides.
     inner = _middle(core, job)
@@ -87,12 +95,34 @@ def worker_bytes(job: Job, region: int, threads: int) -> int:
     reading = boxes["image"].size * item
     computing = max(pipeline.memory(wanted), pipeline.memory(job.wanted(inner)))
     halo = job.stardist.instances.halo
-    drawn = min(region, LARGEST_DRAWN)
     labelling = Box((0, 0), (drawn, drawn)).grow(2 * halo).size * LABEL_BYTES
     statistics = 4096 * 4096 * (item + 8 * job.frame.channels)
     weights = 4 * (job.model.weights.stat().st_size if job.model else 0)
     each = max(reading + core.size, statistics, labelling, copying)
     return PROCESS_BYTES + weights + computing + threads * each
+
+
+def _item_copied(job: Job) -> int:
+    """Bytes of a pixel with all channels that are copied."""
+    copied = [n.channels * np.dtype(n.dtype).itemsize for n in job.layers if n.name == "image"]
+    return max([job.frame.channels * np.dtype(job.frame.dtype).itemsize, *copied])
+
+
+def _pyramid_bytes(job: Job) -> int:
+    """Bytes of a task of the pyramid pass: four shards that it reads, one that it writes.
+
+    Beside the pixels their encoded form, at most as large, and the temporaries of one band.
+    """
+    found = [0]
+    for layer in job.layers:
+        if len(layer.levels) < 2:
+            continue
+        item = np.dtype(layer.dtype).itemsize
+        height, width = (min(2 * layer.shard, n) for n in layer.levels[0].shape[-2:])
+        read = height * width * item
+        band = 2 * BAND * width * max(8, item)
+        found.append(2 * read + (layer.channels + 2) * read // 4 + 2 * band)
+    return max(found)
 
 
 def device_bytes(job: Job, region: int) -> int:

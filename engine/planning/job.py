@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: Largest region, in pixels, of the passes that compute no tiles: they gain nothing from size.
 LARGEST_DRAWN = 4096
 
+#: Rows of a pyramid's level that are made at once: temporaries stay a small part of a region.
+BAND = 256
+
 PassKind = Literal["statistics", "regions", "labels", "copy", "pyramid"]
 
 

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from journeys import save_image
 
-from engine.device import Launch
+from engine.device import PROCESS_BYTES, Launch
 from engine.errors import OutputError, RecipeError, ResourceError
 from engine.networks.model_folder import ModelFolder, StarDistConfig, Thresholds
 from engine.planning import Job, Plan, SourceRef, make_ingest_plan, make_plan
 from engine.planning.cost import (
+    LARGEST_LAUNCH,
     LARGEST_REGION,
     choose_launch,
     choose_region,
@@ -23,11 +24,13 @@ from engine.planning.cost import (
     memory_limit,
     worker_bytes,
 )
+from engine.planning.job import Layer
 from engine.planning.layers import disk_bytes, layer_bytes
 from engine.planning.plan import compare_parts, pending_regions
 from engine.recipe import Resources, Storage, load_settings
 from engine.stages.base import Frame
-from engine.store import free_bytes
+from engine.store import Level, free_bytes, make_axes
+from engine.work import wider_halo
 from tiling import BlendPlan, Box, Grid, Lattice, Region
 
 CONFIG = StarDistConfig(grid=(2, 2))
@@ -146,6 +149,43 @@ def test_memory_grows_with_launch_tile_and_halo() -> None:
     assert plain < worker_bytes(wide, 1024, 2)
 
 
+@pytest.mark.parametrize(("method", "per_pixel"), [("nuclei", 28), ("identity", 3 * 2)])
+def test_copy_and_labels_never_take_less_than_a_shard(method: str, per_pixel: int) -> None:
+    recipe = load_settings(method).recipe
+    small, large = (
+        worker_bytes(replace(job_of((40000, 40000), shard=n, dtype="uint16"), recipe=recipe), n, 2)
+        for n in (8192, 16384)
+    )
+    assert large - small >= 2 * per_pixel * (16384**2 - 8192**2)
+
+
+def test_the_pyramid_pass_is_projected() -> None:
+    job = job_of((40000, 40000), shard=8192)
+    job = replace(job, recipe=load_settings("identity").recipe, model=None, launch=None)
+    level = Level("0", (40000, 40000), (1.0, 1.0), (0.0, 0.0))
+    axes = make_axes("yx", "micrometer")
+    layer = Layer("labels", "", "uint64", 1, axes, (level, level), 1024, 8192, is_label=True)
+    read = (2 * 8192) ** 2 * 8
+    assert worker_bytes(job, 8192, 1) < read
+    assert worker_bytes(replace(job, layers=(layer,)), 8192, 1) > read
+
+
+def test_memory_is_projected_for_a_widened_halo() -> None:
+    job = job_of((40000, 40000))
+    halo = job.stardist.instances.halo
+    wide = job.pipeline(halo=2 * halo).memory(job.wanted(Box((8192, 8192), (10240, 10240))))
+    assert worker_bytes(job, 2048, 1) > PROCESS_BYTES + wide
+    assert wider_halo(0.1 * halo, halo, job) == halo
+    assert wider_halo(1e9, halo, job) < 4 * halo + 64
+
+
+def test_local_statistics_take_memory_for_each_pixel() -> None:
+    plain, local = (job_of(overrides=[f"normalise.over={over}"]) for over in ("image", "local"))
+    boxes = {"normalised": Box((0, 0), (1000, 1000))}
+    plain_bytes, local_bytes = (j.pipeline().stages[0].memory(boxes) for j in (plain, local))
+    assert local_bytes >= 3 * plain_bytes
+
+
 def test_memory_does_not_depend_on_the_size_of_the_image() -> None:
     sizes = [worker_bytes(job_of((n, n)), 2048, 2) for n in (8192, 16384, 10**6)]
     assert max(sizes) <= 1.01 * min(sizes)
@@ -203,7 +243,7 @@ def test_the_launch_is_what_was_asked_for_or_what_fits() -> None:
         return launch.tiles
 
     assert tiles(Resources(launch=3, memory_gib=1000)) == 3
-    assert tiles(Resources(memory_gib=1000)) == 8
+    assert tiles(Resources(memory_gib=1000)) == LARGEST_LAUNCH["cpu"] // 512**2
     one = worker_bytes(replace(job, launch=Launch("cpu", "float32", 1)), 512, 2) / 2**30
     assert tiles(Resources(memory_gib=one)) == 1
 
