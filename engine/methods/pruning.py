@@ -137,12 +137,21 @@ def area_at_most(rays: np.ndarray) -> np.ndarray:
     """
     count = rays.shape[1]
     angle = 2 * np.pi / count
-    following = np.roll(rays, -1, axis=1)
-    product = rays * following
-    edges = rays**2 + following**2 - np.float32(2 * np.cos(angle)) * product
-    length = np.sqrt(np.maximum(edges, 0)).sum(axis=1)
-    area = product.sum(axis=1) * np.float32(np.sin(angle) / 2)
-    bound: np.ndarray = (area + np.float32(MARGIN / 2) * length) * np.float32(1.0001) + count
+    bound = np.empty(len(rays), np.float32)
+    for start in range(0, len(rays), _BLOCK):
+        here = rays[start : start + _BLOCK]
+        following = np.roll(here, -1, axis=1)
+        product = here * following
+        area = product.sum(axis=1) * np.float32(np.sin(angle) / 2)
+        # The square of an edge, without a difference of large numbers.
+        product *= np.float32(4 * np.sin(angle / 2) ** 2)
+        following -= here
+        following *= following
+        following += product
+        length = np.sqrt(following, out=following).sum(axis=1)
+        bound[start : start + _BLOCK] = area + np.float32(MARGIN / 2) * length
+    bound *= np.float32(1.0001)
+    bound += count
     return bound
 
 
@@ -187,10 +196,10 @@ def shared_at_least(
         depth -= np.float32(MARGIN + 1e-3)
         depth[(depth <= 0).any(axis=1)] = 0  # the first centre lies outside: nothing is known
         ends, along = depth.copy(), np.empty_like(depth)
-        for k in range(count):
-            with np.errstate(invalid="ignore"):  # 0 x inf where nothing is known; fmin skips it
+        with np.errstate(invalid="ignore"):  # 0 x inf where nothing is known; fmin skips it
+            for k in range(count):
                 np.multiply(depth[:, k, None], steps[k], out=along)
-            np.fmin(ends, along, out=ends)
+                np.fmin(ends, along, out=ends)
         shared[start : start + _BLOCK] = (ends * np.roll(ends, -1, axis=1)).sum(axis=1)
     half: np.ndarray = shared * np.float32(np.sin(2 * np.pi / count) / 2)
     return half
