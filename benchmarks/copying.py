@@ -42,7 +42,7 @@ def plain(source: Path, target: Path) -> dict[str, Any]:
 
 def by_recipe(source: Path, target: Path) -> dict[str, Any]:
     """Time the identity recipe on a cluster that is up; also its report."""
-    settings = [f"resources.workers={WORKERS}", f"storage.shard={SHARD}"]
+    settings = [f"storage.shard={SHARD}"]
     threads = engine.plan(source, target, "identity", overrides=settings).resources.threads
     with open_cluster(ClusterSpec("local", WORKERS, threads)) as client:
         address = client.scheduler_info()["address"]
