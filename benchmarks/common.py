@@ -8,6 +8,7 @@ import platform
 import resource
 import subprocess
 import sys
+import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 import tifffile
 from stardist.data import test_image_nuclei_2d
 
@@ -38,6 +40,10 @@ PACKAGES = ("tilewright", "torch", "stardist", "monai", "dask", "zarr", "zarrs",
 
 #: Side of a pixel of the test image in micrometres, as in the demo.
 PIXEL_SIZE_UM = 0.5
+
+
+#: Share of all processors that others may use when a measurement starts.
+QUIET = 0.08
 
 
 @dataclass(frozen=True)
@@ -171,6 +177,15 @@ def peak_bytes() -> int:
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
     return own + children
+
+
+def wait_for_quiet(patience_s: float) -> float:
+    """Wait until nobody else computes; share of the processors that is busy at the end."""
+    end = time.monotonic() + patience_s
+    while True:
+        busy = float(psutil.cpu_percent(interval=3)) / 100
+        if busy < QUIET or time.monotonic() > end:
+            return busy
 
 
 def machine() -> dict[str, Any]:

@@ -10,16 +10,20 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from common import child, make_image, median
+from common import child, make_image, median, wait_for_quiet
 
 import engine
 from engine.cluster import ClusterSpec, open_cluster
 from engine.store import ArraySpec, create_array, inspect_image, open_array, use_fast_codecs
 from tiling import Box
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 WORKERS, SHARD = 2, 2048
 
@@ -68,20 +72,23 @@ def by_command(source: Path, target: Path) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - start}
 
 
-def compare_copies(folder: Path, side: int, repeats: int) -> dict[str, Any]:
+def compare_copies(folder: Path, side: int, repeats: int, patience_s: float) -> dict[str, Any]:
     """Plain zarr and the recipe in turns; the image and the copies are removed at the end."""
     source = make_image(folder, side)
     turns = []
     for k in range(repeats):
         print(f"copy, turn {k + 1} of {repeats}", file=sys.stderr)
         targets = [folder / f"copy-{name}.ome.zarr" for name in ("plain", "warm", "cold")]
-        turns.append(
-            {
-                "plain": child("copying.py", str(source), str(targets[0]), threads=WORKERS),
-                "warm": by_recipe(source, targets[1]),
-                "cold": by_command(source, targets[2]),
-            }
-        )
+        tasks: dict[str, Callable[[], dict[str, Any]]] = {
+            "plain": partial(child, "copying.py", str(source), str(targets[0]), threads=WORKERS),
+            "warm": partial(by_recipe, source, targets[1]),
+            "cold": partial(by_command, source, targets[2]),
+        }
+        turn = {}
+        for title, task in tasks.items():
+            busy = wait_for_quiet(patience_s)
+            turn[title] = task() | {"busy_before": busy}
+        turns.append(turn)
         for target in targets:
             shutil.rmtree(target)
     if side > 4096:
