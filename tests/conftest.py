@@ -81,9 +81,10 @@ def run_recipe(cluster_address: str) -> Runner:
     def run(
         image: Path, out: Path, *overrides: str, recipe: str = "nuclei", within: object = None
     ) -> Outcome:
-        settings = load_settings(
-            recipe, ["storage.chunk=128", "storage.shard=256", "tiling.tile=256", *overrides]
-        )
+        small = ["storage.chunk=128", "storage.shard=256"]
+        if recipe == "nuclei":
+            small.append("tiling.tile=256")
+        settings = load_settings(recipe, [*small, *overrides])
         plan = make_plan(str(image), out, settings, within)  # type: ignore[arg-type]
         return execute(plan, cluster_address, Quiet())
 
