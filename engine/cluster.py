@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 #: Environment of worker processes. One thread per library, since processes scale better; glibc
 #: keeps large blocks instead of returning them to the system after every launch (1.5-1.9 times
-#: faster on large batches).
+#: faster on large batches), in one arena, since those of threads end at 64 MB whatever is set
+#: (measured: 350 000 page faults a run without, 300 with, and 0.9 GB resident instead of 1.6).
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -26,6 +27,7 @@ WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
     "MALLOC_TOP_PAD_": str(2**26),
+    "MALLOC_ARENA_MAX": "1",
 }
 
 #: How long a scheduler at a given address may take to answer.
