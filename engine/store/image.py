@@ -104,7 +104,8 @@ class ImageReader:
                 where=f"{self._array.store_path}, plane {tuple(plane)}, box {box}",
                 expected="stored bytes that decode to pixels",
                 found=f"{type(err).__name__}: {err}",
-                remedy="Copy this part of the image again from its source.",
+                remedy="Copy this part of the image again from its source, with its time of change "
+                "(cp -p, rsync -t), so that a run still knows the image.",
             ) from err
         return np.ascontiguousarray(pixels, dtype)
 

@@ -1,6 +1,7 @@
 """The command line itself: usage, exit codes, what is printed where."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -149,8 +150,10 @@ def test_missing_regions_end_with_3_and_are_named_until_they_are_done(
     tilewright: Command, tmp_path: Path, cluster_address: str
 ) -> None:
     shard = next(p for p in (tmp_path / "image.ome.zarr" / "0" / "c").rglob("*") if p.is_file())
-    sound = shard.read_bytes()
+    sound, stamp = shard.read_bytes(), shard.stat()
+    # Damage that a disk does: the bytes are others, size and time are not.
     shard.write_bytes(b"\0" * len(sound))
+    os.utime(shard, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     words = ("run", "image.ome.zarr", "OUT.ome.zarr", "--recipe", "identity")
     words = (*words, "--cluster", cluster_address, "--set", "resources.retries=0")
     answer = tilewright(*words)
@@ -161,6 +164,10 @@ def test_missing_regions_end_with_3_and_are_named_until_they_are_done(
     assert "missing copy, [0:60,0:70]" in status.out
     assert "not complete" in status.out
     shard.write_bytes(sound)
+    mended = tilewright(*words)
+    assert mended.code == 2
+    assert "image.objects" in mended.err
+    os.utime(shard, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert tilewright(*words).code == 0
     assert "missing copy" not in tilewright("status", "OUT.ome.zarr").out
 
