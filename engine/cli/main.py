@@ -175,7 +175,9 @@ def preview(
 
 def main() -> None:
     """Run the command line; every refusal is one message, with a traceback only for --debug."""
-    signal.signal(signal.SIGTERM, _stop)
+    # Also where a shell started this in the background and had it ignore SIGINT.
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _stop)
     # What libraries log goes to the file beside the run, not between the lines of progress.
     logging.getLogger().addHandler(logging.NullHandler())
     # A call in the same process before this one may have asked for it.
@@ -262,5 +264,5 @@ def _box(text: str | None) -> Box | None:
 
 
 def _stop(signum: int, frame: object) -> None:
-    """Take SIGTERM for Ctrl-C: the run stops cleanly and keeps what is done."""
+    """Stop: the run ends cleanly and keeps what is done."""
     raise KeyboardInterrupt

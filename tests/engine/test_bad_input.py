@@ -361,7 +361,7 @@ def test_a_model_for_another_number_of_channels(tilewright: Command, shared_data
 @pytest.mark.parametrize(
     ("settings", "messages"),
     [
-        (["tiling.overlap=256"], ["tiling", "overlap 256, tile 256"]),
+        (["tiling.overlap=512"], ["tiling", "overlap 512, tile 512"]),
         (["tiling.tile=250"], ["tiling", "multiple of the phase, got 250 and 16"]),
         (["tiling.margin=40"], ["tiling", "margin 40, overlap 64"]),
         (["tiling.margin=23"], ["tiling", "multiple of scale, got 23 and 2"]),

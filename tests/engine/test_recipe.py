@@ -33,7 +33,7 @@ OTHER: dict[str, Any] = {
     "normalise.high": 99.0,
     "normalise.cell": 512,
     "normalise.contrast_floor": 0.2,
-    "tiling.tile": 512,
+    "tiling.tile": 256,
     "tiling.overlap": 96,
     "tiling.margin": 16,
     "tiling.blend": "crop",
@@ -82,7 +82,7 @@ def test_every_field_of_a_recipe_decides_the_digest(name: str) -> None:
 def test_the_digest_does_not_depend_on_order_or_spelling() -> None:
     plain = digest_parts(load_settings("nuclei").recipe, {"a": "1", "b": "2"})
     assert digest(plain) == digest(dict(reversed(plain.items())))
-    assert digest_of() == digest_of("tiling.tile=256", "normalise.low=1", "input.channels=[0]")
+    assert digest_of() == digest_of("tiling.tile=512", "normalise.low=1", "input.channels=[0]")
     assert digest_of("segment.prob_threshold=null") == digest_of()
 
 
@@ -212,7 +212,7 @@ def test_what_is_no_setting_is_refused(override: str) -> None:
 
 
 def test_a_value_is_no_section() -> None:
-    assert "expected 'tile' to be a section, found the value 256" in refusal("tiling.tile.x=3")
+    assert "expected 'tile' to be a section, found the value 512" in refusal("tiling.tile.x=3")
 
 
 @pytest.mark.parametrize("value", ["stardst", "null", "[1]"])
