@@ -101,7 +101,8 @@ def facts(seconds: float, report: dict[str, Any], out: Path) -> dict[str, Any]:
         "seconds": seconds,
         "objects": report["objects"],
         "peak_bytes": WORKERS * report["worker_bytes_peak"],
-        "report": report,
+        # Without the places: they are those of one machine, and gone when this ends.
+        "report": {k: v for k, v in report.items() if k not in ("out", "source")},
         "task_seconds": task_seconds(out),
     }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.planning.job import Layer
-from engine.store import Level, effective_shard, pyramid_levels
+from engine.store import Level, pyramid_levels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,9 +91,3 @@ def disk_bytes(layers: Iterable[Layer]) -> int:
         kind = "label" if layer.is_label else "image" if layer.name == "image" else "map"
         total += DISK_SHARE[kind] * layer_bytes(layer)
     return int(total)
-
-
-def shards_of(layer: Layer, level: int) -> tuple[int, int]:
-    """(y, x) sides of the stored objects of a level, cut to arrays that are smaller."""
-    shape = layer.levels[level].shape[-2:]
-    return effective_shard(shape, (layer.chunk,) * 2, (layer.shard,) * 2)
