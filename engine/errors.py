@@ -10,6 +10,8 @@
     │   ├── OutputError         the place where the result should go
     │   └── ResourceError       memory, disk, workers, devices
     ├── RegionError             one region failed; the run goes on; exit code 3
+    ├── StoppedRunError         the run cannot go on here and now: disk full; exit code 3
+    ├── LeaseLostError          another driver took over; this one stops; exit code 3
     └── InterruptedRunError     the user or the system asked to stop; exit code 130
 """
 
@@ -83,6 +85,18 @@ class ResourceError(RefusedError):
 
 class RegionError(TilewrightError):
     """One region could not be computed; the others are not affected."""
+
+    exit_code = 3
+
+
+class StoppedRunError(TilewrightError):
+    """The run cannot go on: a full disk, a lost permission, no workers; what is done stays done."""
+
+    exit_code = 3
+
+
+class LeaseLostError(TilewrightError):
+    """Another driver took over, or this one could not show that it lives; it stops."""
 
     exit_code = 3
 
