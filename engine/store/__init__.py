@@ -1,7 +1,9 @@
-"""Reading and writing of OME-Zarr, and the foreign formats that are ingested."""
+"""Reading and writing of OME-Zarr on disks, in buckets and from web servers; foreign formats."""
 
 from engine.store.arrays import DTYPES, open_array, shard_shape, use_fast_codecs
 from engine.store.axes import Axis, make_axes, micrometres
+from engine.store.checking import Checker
+from engine.store.checksums import ABSENT, StoredObject, checksum
 from engine.store.create import (
     ArraySpec,
     create_array,
@@ -10,6 +12,7 @@ from engine.store.create import (
     pyramid_levels,
     pyramid_shapes,
 )
+from engine.store.failures import is_fatal
 from engine.store.files import free_bytes, local_path, read_json, write_atomic, write_json
 from engine.store.groups import (
     MEAN,
@@ -25,11 +28,16 @@ from engine.store.groups import (
 )
 from engine.store.image import ImageReader
 from engine.store.info import ImageInfo, inspect_image
+from engine.store.location import Location, Stat, delete_all
 from engine.store.metadata import Channel, Level
+from engine.store.objects import ABSENT_TAG
+from engine.store.reach import check_exclusive_create, check_store
 from engine.store.resolve import resolve_path
-from engine.store.write import array_folder, remove_partial, write_box
+from engine.store.write import Target, open_target, remove_partial, write_box, write_file
 
 __all__ = [
+    "ABSENT",
+    "ABSENT_TAG",
     "DTYPES",
     "MEAN",
     "MODE",
@@ -37,22 +45,32 @@ __all__ = [
     "ArraySpec",
     "Axis",
     "Channel",
+    "Checker",
     "Downsampling",
     "ImageInfo",
     "ImageMetadata",
     "ImageReader",
     "Level",
-    "array_folder",
+    "Location",
+    "Stat",
+    "StoredObject",
+    "Target",
+    "check_exclusive_create",
+    "check_store",
+    "checksum",
     "create_array",
     "create_group",
+    "delete_all",
     "display_range",
     "effective_shard",
     "free_bytes",
     "inspect_image",
+    "is_fatal",
     "local_path",
     "make_axes",
     "micrometres",
     "open_array",
+    "open_target",
     "pyramid_levels",
     "pyramid_shapes",
     "read_json",
@@ -63,6 +81,7 @@ __all__ = [
     "use_fast_codecs",
     "write_atomic",
     "write_box",
+    "write_file",
     "write_image_metadata",
     "write_json",
     "write_label_metadata",

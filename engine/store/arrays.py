@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import zarr
-from zarr.storage import LocalStore
 
 from engine.errors import InputError, OutputError
-from engine.store.files import describe, read_json
+from engine.store.failures import read_error
+from engine.store.files import describe, read_first
+from engine.store.location import Location
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from engine.errors import RefusedError
 
 DTYPES = frozenset(
@@ -68,12 +71,12 @@ def use_fast_codecs(threads: int | None = None) -> bool:
     return installed
 
 
-def open_array(path: str | Path, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
-    """Open an array on the local disk.
+def open_array(place: str | Path | Location, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
+    """Open an array on a disk, in a bucket or on a web server.
 
     Parameters
     ----------
-    path : str or Path
+    place : str, Path or Location
         Folder of the array: zarr v3 (``zarr.json``) or v2 (``.zarray``).
     mode : {'r', 'r+'}
         Read only, or read and write. Chunks that hold only the fill value are never stored.
@@ -91,22 +94,50 @@ def open_array(path: str | Path, mode: Literal["r", "r+"] = "r") -> zarr.Array[A
     OutputError
         The same, if it is to be written.
     """
-    folder = Path(path)
     error: type[RefusedError] = InputError if mode == "r" else OutputError
-    document = array_document(folder, error)
+    folder = Location.parse(place, error)
+    return array_of(array_document(folder, error), folder, mode)
+
+
+def array_of(
+    document: Mapping[str, Any], folder: Location, mode: Literal["r", "r+"]
+) -> zarr.Array[Any]:
+    """Open an array whose document is known; nothing is read.
+
+    Parameters
+    ----------
+    document : mapping
+        From `array_document`.
+    folder : Location
+        Folder of the array.
+    mode : {'r', 'r+'}
+        Read only, or read and write.
+
+    Returns
+    -------
+    zarr.Array
+        As from `open_array`.
+
+    Raises
+    ------
+    InputError, OutputError
+        As `open_array`.
+    """
+    error: type[RefusedError] = InputError if mode == "r" else OutputError
     _check_dtype(document, folder, error)
+    try:
+        path = folder.zarr_path(read_only=mode == "r")
+    except OSError as err:
+        raise read_error(str(folder), err, error) from err
     with _opening:
         chosen = zarr.config.get("codec_pipeline.path")
-        if chosen == _RUST_CODECS and not _rust_takes(document):
+        # zarrs 0.2 reads and writes the local disk alone.
+        if chosen == _RUST_CODECS and not (folder.is_local and _rust_takes(document)):
             chosen = _PYTHON_CODECS
+        settings = {"codec_pipeline.path": chosen, "array.write_empty_chunks": False}
         try:
-            with zarr.config.set({"codec_pipeline.path": chosen}):
-                return zarr.open_array(
-                    LocalStore(folder, read_only=mode == "r"),
-                    mode=mode,
-                    zarr_format=document["zarr_format"],
-                    config={"write_empty_chunks": False},
-                )
+            with zarr.config.set(settings):
+                return zarr.Array.from_dict(path, dict(document))
         except Exception as err:  # zarr tells damaged metadata by whatever they happen to break
             raise error(
                 where=str(folder),
@@ -116,12 +147,12 @@ def open_array(path: str | Path, mode: Literal["r", "r+"] = "r") -> zarr.Array[A
             ) from err
 
 
-def array_document(folder: Path, error: type[RefusedError] = InputError) -> dict[str, Any]:
+def array_document(folder: Location, error: type[RefusedError] = InputError) -> dict[str, Any]:
     """Metadata document of an array, as it stands.
 
     Parameters
     ----------
-    folder : Path
+    folder : Location
         Folder of the array.
     error : type of RefusedError
         What to raise.
@@ -136,11 +167,11 @@ def array_document(folder: Path, error: type[RefusedError] = InputError) -> dict
     RefusedError
         `error`, if there is no array or its document is damaged.
     """
-    for name, version in (("zarr.json", 3), (".zarray", 2)):
-        if (folder / name).is_file():
-            document = read_json(folder / name, error)
-            if version == 2 or document.get("node_type") == "array":
-                return document | {"zarr_format": version}
+    found = read_first(folder, ("zarr.json", ".zarray"), error)
+    if found is not None:
+        name, document = found
+        if name == ".zarray" or document.get("node_type") == "array":
+            return document | {"zarr_format": 2 if name == ".zarray" else 3}
     raise error(
         where=str(folder),
         expected="a zarr array",
@@ -149,7 +180,7 @@ def array_document(folder: Path, error: type[RefusedError] = InputError) -> dict
     )
 
 
-def _check_dtype(document: dict[str, Any], folder: Path, error: type[RefusedError]) -> None:
+def _check_dtype(document: Mapping[str, Any], folder: Location, error: type[RefusedError]) -> None:
     """Refuse what is not numbers before zarr is asked to open it."""
     if document["zarr_format"] == 3:
         found = document.get("data_type")
@@ -169,7 +200,7 @@ def _check_dtype(document: dict[str, Any], folder: Path, error: type[RefusedErro
         )
 
 
-def _rust_takes(document: dict[str, Any]) -> bool:
+def _rust_takes(document: Mapping[str, Any]) -> bool:
     """Whether the Rust codecs give the same pixels for an array with this document."""
     if document["zarr_format"] == 3:
         return _rust_takes_chain(document.get("codecs"))

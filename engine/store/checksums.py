@@ -55,8 +55,18 @@ class StoredObject:
         return cls(str(name), str(checksums), int(size), str(tag))
 
 
-def checksum(data: bytes | np.ndarray) -> str:
+def checksum(data: bytes | np.ndarray[Any, Any]) -> str:
     """CRC-32C of bytes, or of an array's values in C order and little-endian: 8 hex digits.
+
+    Parameters
+    ----------
+    data : bytes or ndarray
+        Any of them.
+
+    Returns
+    -------
+    str
+        Always lower case.
 
     Examples
     --------
@@ -64,6 +74,44 @@ def checksum(data: bytes | np.ndarray) -> str:
     'e3069283'
     """
     if isinstance(data, np.ndarray):
-        little = data.dtype.newbyteorder("<")
-        data = np.ascontiguousarray(data, little).tobytes()
+        data = np.ascontiguousarray(data, data.dtype.newbyteorder("<"))
     return f"{google_crc32c.value(data):08x}"
+
+
+def checksums_of(pixels: np.ndarray[Any, Any], chunk: Sequence[int], fill: object) -> str:
+    """Checksums of the chunks of one stored object.
+
+    Parameters
+    ----------
+    pixels : (Y, X) ndarray
+        Its part inside the array.
+    chunk : sequence of int
+        Rows and columns of a chunk.
+    fill : scalar
+        Value of what is not stored.
+
+    Returns
+    -------
+    str
+        As of `StoredObject.checksums`; empty where all chunks are of fill value.
+
+    Examples
+    --------
+    >>> checksums_of(np.array([[0, 0, 1, 2, 3]], np.uint8), (1, 2), 0)
+    '--------03f89f52412da0a5'
+    """
+    rows, columns = (range(0, n, c) for n, c in zip(pixels.shape, chunk, strict=True))
+    found = [
+        _chunk_checksum(pixels[y : y + chunk[0], x : x + chunk[1]], fill)
+        for y in rows
+        for x in columns
+    ]
+    return "" if set(found) == {ABSENT} else "".join(found)
+
+
+def _chunk_checksum(pixels: np.ndarray[Any, Any], fill: object) -> str:
+    """Checksum of a chunk, `ABSENT` where it holds nothing but the fill value."""
+    # The first pixel spares most chunks the comparison of all.
+    if pixels[0, 0] == fill and bool((pixels == fill).all()):
+        return ABSENT
+    return checksum(pixels)

@@ -15,7 +15,9 @@ from zarr.storage import MemoryStore
 from engine.errors import OutputError
 from engine.store.arrays import DTYPES
 from engine.store.axes import Axis, check_axes
-from engine.store.files import read_json, write_json
+from engine.store.failures import read_error
+from engine.store.files import parse_json, read_first, read_optional, write_json
+from engine.store.location import Location
 from engine.store.metadata import Level
 
 if TYPE_CHECKING:
@@ -203,12 +205,12 @@ def pyramid_levels(first: Level, smallest: int) -> tuple[Level, ...]:
     return tuple(levels)
 
 
-def create_array(group_path: Path, name: str, spec: ArraySpec) -> None:
+def create_array(group_place: str | Path | Location, name: str, spec: ArraySpec) -> None:
     """Make an empty array (all zero), and the groups above it, unless it is there already.
 
     Parameters
     ----------
-    group_path : Path
+    group_place : str, Path or Location
         Folder of the group; made where it is missing.
     name : str
         Path of the array inside the group, such as ``"0"`` or ``"maps/votes/0"``.
@@ -224,38 +226,37 @@ def create_array(group_path: Path, name: str, spec: ArraySpec) -> None:
     -----
     Zarr v3 with the sharding codec, https://zarr-specs.readthedocs.io/en/latest/v3/.
     """
-    document = _array_document(spec)
-    path = group_path / name
-    folder = path.parent
-    while folder != group_path:
+    document, group = _array_document(spec), Location.parse(group_place, OutputError)
+    folder = (place := group / name).parent
+    while folder != group:
         create_group(folder)
         folder = folder.parent
-    create_group(group_path)
-    target = path / "zarr.json"
-    if target.exists():
-        found = read_json(target, OutputError)
-        different = sorted(
-            k
-            for k in document.keys() | found.keys()
-            if k != "attributes" and document.get(k) != found.get(k)
-        )
-        if different:
-            raise OutputError(
-                where=str(path),
-                expected="no array, or one that is stored in the same way",
-                found=f"one that differs in {', '.join(different)}",
-                remedy="Choose another place for the result, or remove this one.",
-            )
+    create_group(group)
+    try:
+        data = read_optional(place / "zarr.json")
+    except OSError as err:
+        raise read_error(str(place), err, OutputError) from err
+    if data is None:
+        write_json(place / "zarr.json", document)
         return
-    write_json(target, document)
+    found = parse_json(data, str(place / "zarr.json"), OutputError)
+    keys = (document.keys() | found.keys()) - {"attributes"}
+    different = sorted(k for k in keys if document.get(k) != found.get(k))
+    if different:
+        raise OutputError(
+            where=str(place),
+            expected="no array, or one that is stored in the same way",
+            found=f"one that differs in {', '.join(different)}",
+            remedy="Choose another place for the result, or remove this one.",
+        )
 
 
-def create_group(path: Path) -> None:
+def create_group(place: str | Path | Location) -> None:
     """Make an empty zarr v3 group, unless one is there already.
 
     Parameters
     ----------
-    path : Path
+    place : str, Path or Location
         Its folder.
 
     Raises
@@ -263,20 +264,20 @@ def create_group(path: Path) -> None:
     OutputError
         If an array, a zarr v2 store or a file stands there.
     """
-    target = path / "zarr.json"
-    if target.exists():
-        if read_json(target, OutputError).get("node_type") == "group":
+    folder = Location.parse(place, OutputError)
+    standing = read_first(folder, ("zarr.json", ".zgroup", ".zarray"), OutputError)
+    if standing is not None:
+        name, document = standing
+        if name == "zarr.json" and document.get("node_type") == "group":
             return
-        found = "an array"
-    elif (path / ".zgroup").exists() or (path / ".zarray").exists():
-        found = "a zarr v2 store"
-    elif path.exists() and not path.is_dir():
+        found = "an array" if name == "zarr.json" else "a zarr v2 store"
+    elif folder.is_local and folder.is_file():
         found = "a file"
     else:
-        write_json(target, {"zarr_format": 3, "node_type": "group", "attributes": {}})
+        write_json(folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": {}})
         return
     raise OutputError(
-        where=str(path),
+        where=str(folder),
         expected="nothing, or a zarr v3 group",
         found=found,
         remedy="Choose another place for the result, or remove this one.",
@@ -295,5 +296,5 @@ def _array_document(spec: ArraySpec) -> dict[str, Any]:
         fill_value=0,
         dimension_names=[axis.name for axis in spec.axes],
     )
-    buffers = array.metadata.to_buffer_dict(default_buffer_prototype())
-    return dict(json.loads(buffers["zarr.json"].to_bytes()))
+    made = array.metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"]
+    return dict(json.loads(made.to_bytes()))

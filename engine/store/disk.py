@@ -8,14 +8,12 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, StorePath
 
 from engine.store.location import Stat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    from zarr.abc.store import Store
 
 
 class Disk:
@@ -25,22 +23,24 @@ class Disk:
         """Read a whole file."""
         return Path(name).read_bytes()
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes) -> Stat:
         """Write beside, bring to the disk, rename into place."""
         path = Path(name)
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             _write_new(partial, data)
+            written = partial.stat()
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
+        return Stat(written.st_size, str(written.st_mtime_ns))
 
     def create(self, name: str, data: bytes) -> None:
         """Create by O_EXCL, which also network file systems keep; removed where writing fails."""
         path = Path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -50,7 +50,7 @@ class Disk:
         except OSError:
             path.unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove files."""
@@ -64,6 +64,10 @@ class Disk:
         except (FileNotFoundError, NotADirectoryError):
             return None
         return Stat(found.st_size, str(found.st_mtime_ns)) if _is_file(found.st_mode) else None
+
+    def is_folder(self, name: str) -> bool:
+        """Whether there is a folder."""
+        return Path(name).is_dir()
 
     def children(self, name: str) -> tuple[list[str], list[str]]:
         """Entries of a folder, links followed."""
@@ -91,9 +95,9 @@ class Disk:
         else:
             path.unlink(missing_ok=True)
 
-    def zarr_store(self, name: str, *, read_only: bool) -> Store:
-        """Zarr's store of a folder."""
-        return LocalStore(name, read_only=read_only)
+    def zarr_path(self, name: str, *, read_only: bool) -> StorePath:
+        """Zarr's view of a folder."""
+        return StorePath(LocalStore(name, read_only=read_only))
 
 
 DISK = Disk()
@@ -110,7 +114,16 @@ def _write_new(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, that survive a power cut."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
     """Make a new or renamed entry of the folder survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:

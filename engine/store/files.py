@@ -1,27 +1,28 @@
-"""Small documents on the local disk: read with a clear error, replaced in one step."""
+"""Small documents: read with a clear error, replaced in one step."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InputError, OutputError
+from engine.store.failures import read_error, write_error
+from engine.store.location import Location
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from engine.errors import RefusedError
 
+_COPY = "Copy the file again from its source, or write the folder anew."
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def local_path(path: str | Path, error: type[RefusedError] = InputError) -> Path:
-    """Path on the local disk that a string or path names.
+    """Path on the local disk of a file in a foreign format, which its readers need there.
 
     Parameters
     ----------
@@ -46,7 +47,8 @@ def local_path(path: str | Path, error: type[RefusedError] = InputError) -> Path
             where=text,
             expected="a path on a local or mounted disk",
             found=f"a URL ({text.split('://', 1)[0]})",
-            remedy="Copy or mount the data and give its path; object stores are not supported yet.",
+            remedy="Only OME-Zarr images are read from object stores and web servers: copy or "
+            "mount this and give its path.",
         )
     return Path(path).expanduser()
 
@@ -68,15 +70,15 @@ def describe(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Replace a file in one step: a reader sees the old bytes or the new ones, never a part.
+def write_atomic(place: str | Path | Location, data: bytes) -> None:
+    """Replace an object in one step: a reader sees the old bytes or the new ones, never a part.
 
     The folder is made where it is missing. The bytes are on the disk when the call returns.
 
     Parameters
     ----------
-    path : Path
-        File to write.
+    place : str, Path or Location
+        File or object to write.
     data : bytes
         Its whole new content.
 
@@ -85,43 +87,20 @@ def write_atomic(path: Path, data: bytes) -> None:
     OutputError
         If the disk is full or the place cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    target = Location.parse(place, OutputError)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with partial.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        target.write_bytes(data)
     except OSError as err:
-        raise OutputError(
-            where=str(path),
-            expected="a place that can be written",
-            found=err.strerror or str(err),
-            remedy="Free space there, correct its permissions or choose another place.",
-        ) from err
+        raise write_error(str(target), err) from err
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a renamed entry of the folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a JSON document in one step; a file that already holds the same bytes is left alone.
+def write_json(place: str | Path | Location, document: Mapping[str, Any]) -> None:
+    """Write a JSON document in one step; one that already holds the same bytes is left alone.
 
     Parameters
     ----------
-    path : Path
-        File to write.
+    place : str, Path or Location
+        File or object to write.
     document : mapping
         What JSON can hold; keys keep their order. NaN and infinity are not JSON.
 
@@ -130,77 +109,174 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     OutputError
         If the document is not JSON or the place cannot be written.
     """
+    target = Location.parse(place, OutputError)
     try:
         data = (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
     except (TypeError, ValueError) as err:
         raise OutputError(
-            where=str(path),
+            where=str(target),
             expected="values that JSON can hold",
             found=str(err),
             remedy="Replace NaN, infinity and objects by numbers, strings or null.",
         ) from err
-    if path.is_file() and path.read_bytes() == data:
-        return
-    write_atomic(path, data)
+    try:
+        if read_optional(target) == data:
+            return
+        target.write_bytes(data)
+    except OSError as err:
+        raise write_error(str(target), err) from err
 
 
-def read_json(path: Path, error: type[RefusedError] = InputError) -> dict[str, Any]:
-    """Read a file that holds one JSON object.
+def read_optional(place: Location) -> bytes | None:
+    """Content of an object; None where there is none.
 
     Parameters
     ----------
-    path : Path
-        File to read.
+    place : Location
+        File or object to read.
+
+    Returns
+    -------
+    bytes or None
+        All of it.
+
+    Raises
+    ------
+    OSError
+        If it may be there and cannot be read.
+    """
+    try:
+        return place.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+
+
+def read_json(
+    place: str | Path | Location, error: type[RefusedError] = InputError
+) -> dict[str, Any]:
+    """Read an object that holds one JSON object.
+
+    Parameters
+    ----------
+    place : str, Path or Location
+        File or object to read.
     error : type of RefusedError
         What to raise where it cannot be read.
 
     Returns
     -------
     dict
-        The object.
+        The JSON object.
 
     Raises
     ------
     RefusedError
-        `error`, if the file is missing, cannot be read, is cut short, is not JSON or holds
-        something else than an object.
+        `error`, if it is missing, cannot be read, is cut short, is not JSON or holds something
+        else than a JSON object.
     """
-    remedy = "Copy the file again from its source, or write the folder anew."
+    target = Location.parse(place, error)
     try:
-        document = json.loads(path.read_bytes())
+        data = target.read_bytes()
     except OSError as err:
-        found = err.strerror or str(err)
-        raise error(
-            where=str(path), expected="a file that can be read", found=found, remedy=remedy
-        ) from err
-    except ValueError as err:  # also UnicodeDecodeError
-        raise error(
-            where=str(path), expected="a JSON object", found=f"damaged JSON ({err})", remedy=remedy
-        ) from err
-    if not isinstance(document, dict):
-        raise error(
-            where=str(path),
-            expected="a JSON object",
-            found=f"a JSON {type(document).__name__}",
-            remedy=remedy,
-        )
-    return document
+        raise read_error(str(target), err, error) from err
+    return parse_json(data, str(target), error)
 
 
-def free_bytes(path: Path) -> int:
-    """Bytes that this user can still write at `path`, which need not exist yet.
+def read_first(
+    folder: Location, names: Sequence[str], error: type[RefusedError] = InputError
+) -> tuple[str, dict[str, Any]] | None:
+    """Read the first of some documents that is there.
 
     Parameters
     ----------
-    path : Path
+    folder : Location
+        Where they may be.
+    names : sequence of str
+        In the order of preference.
+    error : type of RefusedError
+        What to raise.
+
+    Returns
+    -------
+    tuple of str and dict, or None
+        Name and content; None where none of them is there.
+
+    Raises
+    ------
+    RefusedError
+        `error`, if the one found is damaged, or none is found and the store denies to say so.
+
+    Notes
+    -----
+    Public buckets that do not allow listing say "access denied" of what is not there.
+    """
+    denied: PermissionError | None = None
+    for name in names:
+        try:
+            data = read_optional(folder / name)
+        except PermissionError as err:
+            denied = err
+        except OSError as err:
+            raise read_error(str(folder / name), err, error) from err
+        else:
+            if data is not None:
+                return name, parse_json(data, str(folder / name), error)
+    if denied is not None:
+        raise read_error(str(folder), denied, error) from denied
+    return None
+
+
+def parse_json(data: bytes, where: str, error: type[RefusedError] = InputError) -> dict[str, Any]:
+    """Take a JSON object out of bytes.
+
+    Parameters
+    ----------
+    data : bytes
+        Content of a document.
+    where : str
+        What errors name.
+    error : type of RefusedError
+        What to raise.
+
+    Returns
+    -------
+    dict
+        The JSON object.
+
+    Raises
+    ------
+    RefusedError
+        `error`, if the bytes are cut short, not JSON, or something else than an object.
+    """
+    try:
+        document = json.loads(data)
+    except ValueError as err:  # also UnicodeDecodeError
+        found = f"damaged JSON ({err})"
+        raise error(where=where, expected="a JSON object", found=found, remedy=_COPY) from err
+    if not isinstance(document, dict):
+        found = f"a JSON {type(document).__name__}"
+        raise error(where=where, expected="a JSON object", found=found, remedy=_COPY)
+    return document
+
+
+def free_bytes(place: str | Path | Location) -> int | None:
+    """Bytes that this user can still write at a place, which need not exist yet.
+
+    Parameters
+    ----------
+    place : str, Path or Location
         A file or folder, there or to be made.
 
     Returns
     -------
-    int
-        Free bytes of the disk that holds its nearest existing parent.
+    int or None
+        Free bytes of the disk that holds its nearest existing parent; None for an object store,
+        which sets no limit.
     """
-    place = path.absolute()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
+    target = Location.parse(place)
+    if not target.is_local:
+        return None
+    path = target.path
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free

@@ -15,6 +15,7 @@ from engine.store.arrays import DTYPES
 from engine.store.axes import check_axes
 from engine.store.create import create_group
 from engine.store.files import describe, read_json, write_json
+from engine.store.location import Location
 from engine.store.metadata import PROPERTIES_KEY, WRITTEN_VERSION
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _refuse(what: str, expected: str, found: object) -> OutputError:
     )
 
 
-def write_image_metadata(group: Path, image: ImageMetadata) -> None:
+def write_image_metadata(group: str | Path | Location, image: ImageMetadata) -> None:
     """Write the multiscale metadata of an image, with its channels where it has some.
 
     Other attributes of the group stay as they are. Calling again with the same image changes
@@ -114,7 +115,7 @@ def write_image_metadata(group: Path, image: ImageMetadata) -> None:
 
     Parameters
     ----------
-    group : Path
+    group : str, Path or Location
         Folder of the image's group; made where it is missing.
     image : ImageMetadata
         What to write.
@@ -156,12 +157,14 @@ def write_image_metadata(group: Path, image: ImageMetadata) -> None:
     update_group(group, ome, {PROPERTIES_KEY: dict(image.properties)} if image.properties else {})
 
 
-def update_group(group: Path, ome: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+def update_group(
+    group: str | Path | Location, ome: Mapping[str, Any], other: Mapping[str, Any]
+) -> None:
     """Set some attributes of a group and keep the rest, in one step.
 
     Parameters
     ----------
-    group : Path
+    group : str, Path or Location
         Folder of a zarr v3 group; made where it is missing.
     ome : mapping
         Keys to set under ``ome``.
@@ -174,11 +177,11 @@ def update_group(group: Path, ome: Mapping[str, Any], other: Mapping[str, Any]) 
         If the group cannot be read or written.
     """
     create_group(group)
-    path = group / "zarr.json"
-    document = read_json(path, OutputError)
+    place = Location.parse(group, OutputError) / "zarr.json"
+    document = read_json(place, OutputError)
     attributes = dict(document.get("attributes", {}))
     merged = {**attributes.get("ome", {}), **ome, "version": WRITTEN_VERSION}
-    write_json(path, document | {"attributes": {**attributes, **other, "ome": merged}})
+    write_json(place, document | {"attributes": {**attributes, **other, "ome": merged}})
 
 
 def _axis(axis: Axis) -> dict[str, str]:
@@ -227,18 +230,17 @@ def display_range(dtype: str) -> tuple[float, float]:
     tuple of float
         The whole range of integers; 0 and 1 for bool and floats.
     """
-    if np.dtype(dtype).kind in "iu":
-        info = np.iinfo(dtype)
-        return float(info.min), float(info.max)
-    return 0.0, 1.0
+    if np.dtype(dtype).kind not in "iu":
+        return 0.0, 1.0
+    return float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
 
 
-def write_labels_group(group: Path, names: Iterable[str]) -> None:
+def write_labels_group(group: str | Path | Location, names: Iterable[str]) -> None:
     """List label images in the ``labels`` group of an image; those listed before stay listed.
 
     Parameters
     ----------
-    group : Path
+    group : str, Path or Location
         Folder of the image's group; ``labels`` is made in it.
     names : iterable of str
         Folders of label images inside ``labels``.
@@ -252,16 +254,15 @@ def write_labels_group(group: Path, names: Iterable[str]) -> None:
     -----
     https://ngff.openmicroscopy.org/0.5/#labels-md
     """
-    folder = group / "labels"
+    folder = Location.parse(group, OutputError) / "labels"
     create_group(folder)
     attributes = read_json(folder / "zarr.json", OutputError).get("attributes", {})
     listed = list(attributes.get("ome", {}).get("labels", []))
-    listed.extend(name for name in names if name not in listed)
-    update_group(folder, {"labels": listed}, {})
+    update_group(folder, {"labels": list(dict.fromkeys([*listed, *names]))}, {})
 
 
 def write_label_metadata(
-    group: Path,
+    group: str | Path | Location,
     source: str = "../../",
     colors: Mapping[int, tuple[int, int, int, int]] | None = None,
     properties: Sequence[Mapping[str, Any]] = (),
@@ -270,7 +271,7 @@ def write_label_metadata(
 
     Parameters
     ----------
-    group : Path
+    group : str, Path or Location
         Folder of the label image's group.
     source : str
         Path from there to the image that the labels belong to.
@@ -292,9 +293,8 @@ def write_label_metadata(
         raise _refuse("properties", "an integer label-value in each", properties)
     label: dict[str, Any] = {"source": {"image": source}}
     if colors:
-        label["colors"] = [
-            {"label-value": value, "rgba": list(rgba)} for value, rgba in sorted(colors.items())
-        ]
+        pairs = sorted(colors.items())
+        label["colors"] = [{"label-value": value, "rgba": list(rgba)} for value, rgba in pairs]
     if properties:
         label["properties"] = [dict(entry) for entry in properties]
     update_group(group, {"image-label": label}, {})

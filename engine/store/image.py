@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from engine.errors import InputError
 from engine.store.arrays import open_array
-from engine.store.files import local_path
+from engine.store.failures import read_error
 from engine.store.info import inspect_image, plane_shape
+from engine.store.location import Location
+from engine.store.objects import spread, tags_of, touched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from tiling.box import Box
 
@@ -23,7 +25,7 @@ class ImageReader:
 
     Parameters
     ----------
-    path : str or Path
+    place : str, Path or Location
         As for `resolve_path`.
     level : int
         Which of the image's levels; 0 is the largest.
@@ -41,8 +43,8 @@ class ImageReader:
         As `inspect_image`, and if there is no such level.
     """
 
-    def __init__(self, path: str | Path, level: int = 0) -> None:
-        self.info = inspect_image(local_path(path))
+    def __init__(self, place: str | Path | Location, level: int = 0) -> None:
+        self.info = inspect_image(place)
         self.level = level
         if not 0 <= level < len(self.info.levels):
             raise InputError(
@@ -51,7 +53,8 @@ class ImageReader:
                 found=str(level),
                 remedy="Choose one of the levels that the image has.",
             )
-        self._array = open_array(Path(self.info.path) / self.info.levels[level].path)
+        self._image = Location.parse(self.info.path)
+        self._array = open_array(self._image / self.info.levels[level].path)
 
     @property
     def extent(self) -> tuple[int, int]:
@@ -108,6 +111,63 @@ class ImageReader:
                 "(cp -p, rsync -t), so that a run still knows the image.",
             ) from err
         return np.ascontiguousarray(pixels, dtype)
+
+    def sources(
+        self, plane: Sequence[int], channels: Sequence[int], box: Box
+    ) -> tuple[tuple[str, str], ...]:
+        """Name the stored objects that a box is read from, and what tells whether they changed.
+
+        Parameters
+        ----------
+        plane, channels, box
+            As for `read`.
+
+        Returns
+        -------
+        tuple of (str, str)
+            Name below the image, and tag: size and time of change, or etag; ``absent`` where the
+            object is not stored.
+
+        Raises
+        ------
+        InputError
+            If an index or the box lies outside the image, or the store does not answer.
+        """
+        self._check(plane, channels, box)
+        indices = iter(plane)
+        leading: list[Sequence[int]] = [
+            channels if axis.name == "c" else (next(indices),) for axis in self.info.axes[:-2]
+        ]
+        rows, columns = (range(a, b) for a, b in zip(box.start, box.stop, strict=True))
+        return self._tags(touched(self._array, [*leading, rows, columns]))
+
+    def probe(self, most: int = 32) -> tuple[tuple[str, str], ...]:
+        """Look at objects that lie spread over the level, those in its corners first.
+
+        Parameters
+        ----------
+        most : int
+            Objects to look at.
+
+        Returns
+        -------
+        tuple of (str, str)
+            As of `sources`.
+
+        Raises
+        ------
+        InputError
+            If the store does not answer.
+        """
+        return self._tags(spread(self._array, most))
+
+    def _tags(self, keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        """Names below the image, and tags, of some objects of the level."""
+        names = [f"{self.info.levels[self.level].path}/{key}" for key in keys]
+        try:
+            return tuple(zip(names, tags_of(self._image, names), strict=True))
+        except OSError as err:
+            raise read_error(self.info.path, err) from err
 
     def _cut(
         self, plane: Sequence[int], channels: slice, box: Box

@@ -10,7 +10,7 @@ from engine.errors import InputError
 from engine.store.arrays import open_array
 from engine.store.axes import micrometres
 from engine.store.metadata import PROPERTIES_KEY, Channel, Level, parse_multiscale
-from engine.store.resolve import read_group, resolve_path
+from engine.store.resolve import read_group, read_group_if_any, resolve_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import zarr
 
     from engine.store.axes import Axis
+    from engine.store.location import Location
     from engine.store.metadata import Dataset
     from engine.store.resolve import Group
 
@@ -36,7 +37,7 @@ class ImageInfo:
     Parameters
     ----------
     path : str
-        Folder of its group.
+        Folder of its group: an absolute path, or a URL.
     version : str
         ``"0.4"`` or ``"0.5"``.
     name : str
@@ -136,12 +137,12 @@ def plane_shape(axes: Sequence[Axis], shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(n for n, axis in zip(shape, axes, strict=True) if axis.name not in "cyx")
 
 
-def inspect_image(path: str | Path) -> ImageInfo:
+def inspect_image(place: str | Path | Location) -> ImageInfo:
     """Read the metadata of an image, of OME-Zarr 0.4 or 0.5, and check them; no pixel is read.
 
     Parameters
     ----------
-    path : str or Path
+    place : str, Path or Location
         As for `resolve_path`.
 
     Returns
@@ -155,7 +156,7 @@ def inspect_image(path: str | Path) -> ImageInfo:
         If there is no such image, its metadata break the specification, a level is missing or
         empty, or the pixels are of a type that is not taken.
     """
-    folder = resolve_path(path)
+    folder = resolve_path(place)
     group = read_group(folder)
     document = parse_multiscale(group.ome, group.zarr_format, where=str(folder))
     arrays = [open_array(folder / dataset.path) for dataset in document.datasets]
@@ -182,7 +183,7 @@ def inspect_image(path: str | Path) -> ImageInfo:
 
 
 def _check_level(
-    folder: Path,
+    folder: Location,
     array: zarr.Array[Any],
     dataset: Dataset,
     axes: tuple[Axis, ...],
@@ -219,8 +220,9 @@ def _complete(named: tuple[Channel, ...], count: int) -> tuple[Channel, ...]:
 
 def _listed_as_label(group: Group) -> bool:
     """Whether the group above lists this one as a label image, which some writers only do."""
-    above = group.path.absolute().parent
-    if above.name != "labels" or not any((above / n).is_file() for n in ("zarr.json", ".zattrs")):
+    above = group.path.parent
+    if above.name != "labels":
         return False
-    names = read_group(above).ome.get("labels")
-    return isinstance(names, list) and group.path.absolute().name in names
+    listing = read_group_if_any(above)
+    names = listing.ome.get("labels") if listing is not None else None
+    return isinstance(names, list) and group.path.name in names

@@ -22,7 +22,7 @@ from engine.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from zarr.abc.store import Store
+    from zarr.storage import StorePath
 
     from engine.errors import RefusedError
 
@@ -52,7 +52,7 @@ class Backend(Protocol):
     def read(self, name: str) -> bytes:
         """Read a whole object."""
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes) -> Stat:
         """Replace an object in one step; durable when the call returns."""
 
     def create(self, name: str, data: bytes) -> None:
@@ -64,6 +64,9 @@ class Backend(Protocol):
     def stat(self, name: str) -> Stat | None:
         """Size and tag of an object; None where there is none."""
 
+    def is_folder(self, name: str) -> bool:
+        """Whether there is a folder, or anything below where folders are names alone."""
+
     def children(self, name: str) -> tuple[list[str], list[str]]:
         """Names of the folders and of the objects directly below; empty where there are none."""
 
@@ -73,7 +76,7 @@ class Backend(Protocol):
     def remove(self, name: str) -> None:
         """Remove everything below, and the folder itself where there are such things."""
 
-    def zarr_store(self, name: str, *, read_only: bool) -> Store:
+    def zarr_path(self, name: str, *, read_only: bool) -> StorePath:
         """Zarr's view of everything below."""
 
 
@@ -127,12 +130,24 @@ class Location:
                 found="an empty, '.' or '..' part",
                 remedy="Write the URL out.",
             )
+        if scheme != "s3" and {"?", "#"} & set(rest):
+            raise error(
+                where=str(text),
+                expected="the address of a folder",
+                found="a query or a fragment in it",
+                remedy="Leave out what follows the name, or copy the image and give its path.",
+            )
         return cls(f"{scheme}://{rest.rstrip('/')}")
 
     @property
     def is_local(self) -> bool:
         """Whether it lies on a disk of this machine, mounted ones included."""
         return _SCHEME.match(self.url) is None
+
+    @property
+    def can_list(self) -> bool:
+        """Whether the store tells what lies below a name; web servers do not."""
+        return self.is_local or self.url.startswith("s3://")
 
     @property
     def path(self) -> Path:
@@ -188,12 +203,17 @@ class Location:
         """
         return self._backend.read(self.url)
 
-    def write_bytes(self, data: bytes) -> None:
+    def write_bytes(self, data: bytes) -> Stat:
         """Replace the object in one step; a reader sees the old bytes or the new ones.
 
         Folders above are made. The bytes survive a power cut once the call returns.
+
+        Returns
+        -------
+        Stat
+            Of the new object.
         """
-        self._backend.write(self.url, data)
+        return self._backend.write(self.url, data)
 
     def create_bytes(self, data: bytes) -> None:
         """Make an object that is not there yet; of several callers at once exactly one succeeds.
@@ -220,12 +240,12 @@ class Location:
         return self.stat() is not None
 
     def exists(self) -> bool:
-        """Whether there is an object, or anything below."""
-        return self.is_file() or self.is_folder()
+        """Whether there is an object, or anything below where the store can list."""
+        return self.is_file() or (self.can_list and self.is_folder())
 
     def is_folder(self) -> bool:
         """Whether there is a folder; in a bucket, whether anything lies below."""
-        return self.path.is_dir() if self.is_local else any(map(bool, self.children()))
+        return self._backend.is_folder(self.url)
 
     def children(self) -> tuple[list[str], list[str]]:
         """Names of the folders and of the objects directly below, sorted."""
@@ -240,9 +260,9 @@ class Location:
         """Remove everything below, and the place itself; nothing there is no error."""
         self._backend.remove(self.url)
 
-    def zarr_store(self, *, read_only: bool) -> Store:
+    def zarr_path(self, *, read_only: bool) -> StorePath:
         """Zarr's view of everything below."""
-        return self._backend.zarr_store(self.url, read_only=read_only)
+        return self._backend.zarr_path(self.url, read_only=read_only)
 
     @property
     def _backend(self) -> Backend:

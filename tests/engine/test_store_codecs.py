@@ -20,6 +20,7 @@ from engine.store import (
     create_array,
     make_axes,
     open_array,
+    open_target,
     remove_partial,
     use_fast_codecs,
     write_box,
@@ -122,32 +123,34 @@ def test_boxes_of_whole_shards_come_back_and_fill_is_not_stored(
     tmp_path: Path, pipeline: str, dtype: str
 ) -> None:
     create_array(tmp_path, "0", spec_of((2, 70, 90), dtype))
-    array = open_array(tmp_path / "0", "r+")
+    target = open_target(tmp_path, "0")
+    array = target.array
     data = pixels_of(dtype, (70, 90))
     data[:32, :32] = 0
     for box in Box.of_shape((70, 90)).split((32, 64)):
-        write_box(array, (1,), box, data[box.slices()])
+        write_box(target, (1,), box, data[box.slices()])
     np.testing.assert_array_equal(open_array(tmp_path / "0")[1], data)
     assert uses_rust(array) == (pipeline == "rust")
     places = [f"c/1/{y}/{x}" for y in range(3) for x in range(3) if (y, x) != (0, 0)]
     assert stored(tmp_path / "0") == [*places, "zarr.json"]
     # An object that turns empty goes away: a second run must leave what one run leaves.
-    write_box(array, (1,), Box((0, 0), (70, 90)), np.zeros((70, 90), dtype))
+    write_box(target, (1,), Box((0, 0), (70, 90)), np.zeros((70, 90), dtype))
     assert stored(tmp_path / "0") == ["zarr.json"]
 
 
 def test_objects_cut_short_by_a_crash_are_replaced(tmp_path: Path, pipeline: str) -> None:
     create_array(tmp_path, "0", spec_of((1, 70, 90)))
-    array = open_array(tmp_path / "0", "r+")
+    target = open_target(tmp_path, "0")
+    array = target.array
     data = pixels_of("uint16", (70, 90)) + 1
-    write_box(array, (0,), Box((0, 0), (70, 90)), data)
+    write_box(target, (0,), Box((0, 0), (70, 90)), data)
     for place in stored(tmp_path / "0")[:-1]:
         path = tmp_path / "0" / place
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises((RuntimeError, ValueError)):
         array[:]
     for box in Box.of_shape((70, 90)).split((32, 32)):
-        write_box(array, (0,), box, data[box.slices()])
+        write_box(target, (0,), box, data[box.slices()])
     np.testing.assert_array_equal(array[0], data)
 
 
@@ -155,16 +158,17 @@ def test_a_writer_that_dies_leaves_the_objects_that_stood(
     tmp_path: Path, pipeline: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create_array(tmp_path, "0", spec_of((1, 70, 90)))
-    array = open_array(tmp_path / "0", "r+")
+    target = open_target(tmp_path, "0")
+    array = target.array
     data = pixels_of("uint16", (70, 90)) + 1
-    write_box(array, (0,), Box((0, 0), (70, 90)), data)
+    write_box(target, (0,), Box((0, 0), (70, 90)), data)
 
     def die(handle: int) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "fsync", die)
     with pytest.raises(KeyboardInterrupt):
-        write_box(array, (0,), Box((0, 0), (70, 90)), data * 2)
+        write_box(target, (0,), Box((0, 0), (70, 90)), data * 2)
     np.testing.assert_array_equal(array[0], data)
     assert len(stored(tmp_path / "0")) == 10
 
@@ -183,14 +187,15 @@ def test_a_full_disk_is_an_output_error(
     tmp_path: Path, pipeline: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create_array(tmp_path, "0", spec_of((1, 70, 90)))
-    array = open_array(tmp_path / "0", "r+")
+    target = open_target(tmp_path, "0")
+    array = target.array
 
     def refuse(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(OutputError, match="No space left"):
-        write_box(array, (0,), Box((0, 0), (32, 32)), np.ones((32, 32), "uint16"))
+        write_box(target, (0,), Box((0, 0), (32, 32)), np.ones((32, 32), "uint16"))
     assert stored(tmp_path / "0") == ["zarr.json"]
 
 
@@ -209,9 +214,10 @@ def test_boxes_that_are_not_whole_shards_are_refused(
     tmp_path: Path, leading: tuple[int, ...], box: Box, dtype: str
 ) -> None:
     create_array(tmp_path, "0", spec_of((2, 70, 90)))
-    array = open_array(tmp_path / "0", "r+")
+    target = open_target(tmp_path, "0")
+    array = target.array
     with pytest.raises(OutputError, match="whole"):
-        write_box(array, leading, box, np.ones(box.shape, dtype))
+        write_box(target, leading, box, np.ones(box.shape, dtype))
     assert stored(tmp_path / "0") == ["zarr.json"]
 
 
@@ -219,11 +225,11 @@ def test_threads_read_and_write_different_shards(tmp_path: Path, pipeline: str) 
     data = pixels_of("uint16", (160, 192)) + 1
     create_array(tmp_path, "in", spec_of(data.shape, names="yx"))
     create_array(tmp_path, "out", spec_of(data.shape, names="yx"))
-    source, sink = open_array(tmp_path / "in", "r+"), open_array(tmp_path / "out", "r+")
+    source, sink = open_target(tmp_path, "in"), open_target(tmp_path, "out")
     write_box(source, (), Box.of_shape(data.shape), data)
 
     def copy(box: Box) -> None:
-        write_box(sink, (), box, source[box.slices()])
+        write_box(sink, (), box, source.array[box.slices()])
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(copy, list(Box.of_shape(data.shape).split((32, 32))) * 3))
@@ -282,14 +288,14 @@ def test_an_array_that_is_being_opened_leaves_the_setting_to_others(
     make(tmp_path / "a", np.zeros((8, 8), "uint16"), chunks=(4, 4), compressors=None)
     zarr.config.set({"codec_pipeline.path": PYTHON})
     inside, done = Event(), Event()
-    real = zarr.open_array
+    real = zarr.Array.from_dict
 
     def slow(*args: Any, **kwargs: Any) -> Any:
         inside.set()
         done.wait(0.5)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(zarr, "open_array", slow)
+    monkeypatch.setattr(zarr.Array, "from_dict", slow)
     with ThreadPoolExecutor(2) as pool:
         opening = pool.submit(open_array, tmp_path / "a")
         assert inside.wait(5)
