@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.api import evaluate, ingest, plan, run
+    from engine.api import evaluate, ingest, plan, run, verify
     from engine.result import open_result
 
-__all__ = ["evaluate", "ingest", "open_result", "plan", "run"]
+__all__ = ["evaluate", "ingest", "open_result", "plan", "run", "verify"]
 
 _HOME = {
     "evaluate": "engine.api",
@@ -21,6 +21,7 @@ _HOME = {
     "open_result": "engine.result",
     "plan": "engine.api",
     "run": "engine.api",
+    "verify": "engine.api",
 }
 
 

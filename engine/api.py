@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from engine.errors import InputError, RecipeError, ResourceError
-from engine.ledger import FOLDER
-from engine.planning import make_ingest_plan, make_plan
+from engine.errors import InputError, OutputError, RecipeError, ResourceError
+from engine.planning import Wish, make_ingest_plan, make_plan, with_marks
 from engine.recipe import Resources, Storage, load_settings
+from engine.store import Location
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from engine.checking import Depth
     from engine.evaluation import Evaluation
     from engine.evaluation.labels import LabelArray
     from engine.planning import Plan
     from engine.recipe import Settings
     from engine.running import Listener, Outcome
+    from engine.verifying import Verification
     from tiling import Box
+
+Check = Literal["records", "listing", "bytes"]
 
 
 class Silent:
     """A listener that tells nobody."""
+
+    def waiting(self, reason: str) -> None:
+        """Do nothing."""
 
     def cluster_started(self, dashboard: str, workers: int) -> None:
         """Do nothing."""
@@ -31,7 +37,7 @@ class Silent:
     def pass_started(self, name: str, regions: int, done: int, pixels: int) -> None:
         """Do nothing."""
 
-    def region_done(self, name: str, pixels: int) -> None:
+    def regions_done(self, name: str, regions: int, pixels: int) -> None:
         """Do nothing."""
 
     def region_failed(self, failure: object) -> None:
@@ -45,6 +51,9 @@ def plan(
     *,
     overrides: Sequence[str] = (),
     within: Box | None = None,
+    restart: bool = False,
+    recompute: str | None = None,
+    check: Check = "records",
 ) -> Plan:
     """Say what a run would do and cost; writes nothing.
 
@@ -60,6 +69,14 @@ def plan(
         Settings such as ``"tiling.overlap=96"``; only with a name or path.
     within : Box or None
         Part of every plane (y, x), in pixels of the level that is read.
+    restart : bool
+        Make everything anew, beside what stands in OUT, and replace that when it is complete.
+    recompute : str or None
+        Make one kind of pass, and what depends on it, anew in the same way: "statistics",
+        "regions", "labels", "copy", "pyramid"; or "changed" for what other settings reach.
+    check : {'records', 'listing', 'bytes'}
+        How closely what stands is looked at: trust the records; ask the store for every object,
+        of the image too; or decode all of them.
 
     Returns
     -------
@@ -87,7 +104,49 @@ def plan(
         )
     else:
         settings = recipe
-    return make_plan(str(image), out, settings, within)
+    wish = Wish(restart, recompute)
+    trust = check == "records"
+    prepared = make_plan(str(image), out, settings, within, wish, trust_input=trust)
+    return checked(prepared, check)
+
+
+def checked(
+    prepared: Plan, check: str, tell: Callable[[str, int], None] = lambda _name, _done: None
+) -> Plan:
+    """Plan that computes again what a check finds missing, damaged or changed.
+
+    Parameters
+    ----------
+    prepared : Plan
+        As made from the records.
+    check : {'records', 'listing', 'bytes'}
+        How closely to look.
+    tell : callable
+        Is told the pass and the regions that were looked at since it was last told.
+
+    Raises
+    ------
+    RefusedError
+        If the check is none of these, or a store does not answer.
+    """
+    if check not in ("records", "listing", "bytes"):
+        raise RecipeError(
+            where=f"--check {check}",
+            expected="records, listing or bytes",
+            found=check,
+            remedy="records trusts the records, listing asks for every object, bytes decodes them.",
+        )
+    if check == "records" or not prepared.choice.started:
+        return prepared
+    from engine.checking import check_inputs, check_outputs, joined, kept_passes
+
+    depth: Depth = "bytes" if check == "bytes" else "listing"
+    document = prepared.document()
+    beside = document["tables"] if prepared.choice.beside else ""
+    passes = kept_passes(document)
+    outputs = check_outputs(prepared.job.out, passes, depth, beside, tell)
+    inputs = check_inputs(prepared.job, passes, depth, tell)
+    return with_marks(prepared, joined(outputs, inputs).marks)
 
 
 def run(
@@ -97,6 +156,9 @@ def run(
     *,
     overrides: Sequence[str] = (),
     within: Box | None = None,
+    restart: bool = False,
+    recompute: str | None = None,
+    check: Check = "records",
     cluster: str = "local",
     listener: Listener | None = None,
 ) -> Outcome:
@@ -104,7 +166,7 @@ def run(
 
     Parameters
     ----------
-    image, out, recipe, overrides, within
+    image, out, recipe, overrides, within, restart, recompute, check
         As in `plan`.
     cluster : str
         "local" starts worker processes here; else the address of a Dask scheduler.
@@ -126,13 +188,21 @@ def run(
     -----
     Starts processes: in a script, call it below ``if __name__ == "__main__":``.
     """
-    return run_plan(plan(image, out, recipe, overrides=overrides, within=within), cluster, listener)
+    prepared = plan(
+        image,
+        out,
+        recipe,
+        overrides=overrides,
+        within=within,
+        restart=restart,
+        recompute=recompute,
+        check=check,
+    )
+    return run_plan(prepared, cluster, listener)
 
 
-def run_plan(
-    prepared: Plan, cluster: str, listener: Listener | None = None, *, overwrite: bool = False
-) -> Outcome:
-    """Run a plan that was already made; see `run`, and `ingest` for `overwrite`."""
+def run_plan(prepared: Plan, cluster: str, listener: Listener | None = None) -> Outcome:
+    """Run a plan that was already made; see `run`."""
     from engine.running import execute  # planning needs no scheduler
 
     if prepared.job.model is not None and prepared.pending:
@@ -151,9 +221,6 @@ def run_plan(
                 remedy="Start as many workers as wanted, or use --cluster local.",
             )
         _check_cluster(cluster)
-    if overwrite:
-        # Only now, when nothing is left to refuse: a typo must not cost an image.
-        _remove(prepared.job.out)
     return execute(prepared, cluster, listener or Silent())
 
 
@@ -203,8 +270,8 @@ def ingest(
     resources : Resources or None
         Workers, threads and memory.
     overwrite : bool
-        Remove an image that an ingest made there before, once the new one is known to be
-        possible.
+        Make the image anew beside one that an ingest made there before, and replace that when
+        the new one is complete.
     cluster, listener
         As in `run`.
 
@@ -218,7 +285,7 @@ def ingest(
         If the source cannot be taken; nothing is written then.
     """
     prepared = plan_ingest(source, dest, pixel_size_um, storage, resources, overwrite=overwrite)
-    return run_plan(prepared, cluster, listener, overwrite=overwrite)
+    return run_plan(prepared, cluster, listener)
 
 
 def plan_ingest(
@@ -249,13 +316,53 @@ def _check_cluster(address: str) -> None:
         pass
 
 
-def _remove(out: Path) -> None:
-    """Remove an image that an ingest made; its records last, so that this can be repeated."""
-    for entry in out.iterdir() if out.is_dir() else ():
-        if entry.name != FOLDER:
-            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-    if out.is_dir():
-        shutil.rmtree(out)
+def verify(
+    out: str | Path,
+    *,
+    repair: bool = False,
+    check: str = "bytes",
+    tell: Callable[[str, int], None] = lambda _name, _done: None,
+    listener: Listener | None = None,
+) -> Verification:
+    """Compare every stored object of a result with its record.
+
+    Parameters
+    ----------
+    out : str or Path
+        A result of `run` or `ingest`, on a disk or in a bucket.
+    repair : bool
+        Mark what is missing or damaged: the run, given again, computes it again.
+    check : {'listing', 'bytes'}
+        Whether objects are only looked for, with size and tag, or decoded too.
+    tell : callable
+        Is told the pass and the regions that were looked at since it was last told.
+    listener : Listener or None
+        Is told why a repair waits.
+
+    Returns
+    -------
+    Verification
+
+    Raises
+    ------
+    RecipeError
+        If the check is none of these.
+    OutputError
+        If there is no result, a record cannot be read, or another driver is at work there.
+    """
+    from engine.verifying import verify_result
+
+    if check not in ("listing", "bytes"):
+        raise RecipeError(
+            where=f"--check {check}",
+            expected="listing or bytes",
+            found=check,
+            remedy="listing asks for every object, bytes decodes them too.",
+        )
+    depth: Depth = "bytes" if check == "bytes" else "listing"
+    place = Location.parse(out, OutputError)
+    told = listener or Silent()
+    return verify_result(place, depth, repair=repair, tell=tell, waiting=told.waiting)
 
 
 def evaluate(

@@ -166,3 +166,29 @@ def _cpu_flags() -> frozenset[str]:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     flags = next((row for row in lines if row.startswith("flags")), ":")
     return frozenset(flags.split(":", 1)[1].split())
+
+
+def is_out_of_memory(err: BaseException) -> bool:
+    """Whether an error says that the device, or the machine, had no memory for an array.
+
+    Parameters
+    ----------
+    err : BaseException
+        What a launch raised.
+
+    Notes
+    -----
+    Other errors of a launch are `RuntimeError` too: they are not taken for it.
+    """
+    from torch import OutOfMemoryError  # raised by torch alone
+
+    on_cpu = isinstance(err, RuntimeError) and "DefaultCPUAllocator" in str(err)
+    return on_cpu or isinstance(err, OutOfMemoryError | MemoryError)
+
+
+def release_memory(device: Device) -> None:
+    """Give back to a device the memory that torch keeps for later."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()

@@ -11,10 +11,11 @@ For 10^8 objects in 10^5 regions a task holds the objects of one region and its 
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
@@ -22,14 +23,13 @@ from scipy import ndimage
 from engine.errors import OutputError
 from engine.ledger import Ledger
 from engine.methods.starconvex import StarObjects, keys, render
-from engine.store import write_atomic
+from engine.store import Location, write_atomic
 from engine.tables import objects_table, write_part
-from engine.work import load_objects, plane_number, write_layer
+from engine.work import Done, load_objects, plane_number, write_layer
 from tiling import Box, Grid, Region, disagreement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from engine.ledger import Record
     from engine.planning import Job
@@ -90,7 +90,7 @@ def make_index(job: Job, records: Iterable[Record]) -> Index:
         reach = max(reach, float(record.notes["reach"]))
         cells = record.region.core.split(grid.cell)
         for cell, count in zip(cells, record.notes["counts"], strict=True):
-            counts[grid.number(record.region.plane, *cell.start) + 1] += count
+            counts[grid.number(record.region.plane, *cell.start) + 1] = count
     shape = (len(planes), len(job.frame.planes))
     index = Index(
         np.array(planes, np.int64).reshape(shape),
@@ -115,8 +115,8 @@ def chunk_grid(job: Job) -> Grid:
     return Grid(job.frame.planes, job.frame.extent, (chunk, chunk))
 
 
-def save_index(job: Job, index: Index) -> None:
-    """Put the index where tasks find it."""
+def save_index(job: Job, index: Index) -> str:
+    """Put the index where tasks find it; return its name, which no other index ever had."""
     with io.BytesIO() as buffer:
         np.savez(
             buffer,
@@ -125,22 +125,21 @@ def save_index(job: Job, index: Index) -> None:
             reach=np.float64(index.reach),
             before=index.before,
         )
-        write_atomic(_index_path(job.out, job.digest), buffer.getvalue())
-
-
-def open_index(out: Path, digest: str) -> Index:
-    """Index of a run; read once per process, and again where more was done since."""
-    path = _index_path(out, digest)
-    return _read_index(path, path.stat().st_mtime_ns)
+        data = buffer.getvalue()
+    name = f"index-{hashlib.sha256(data).hexdigest()[:32]}.npz"
+    write_atomic(Ledger(job.out).path("work", name), data)
+    return name
 
 
 @lru_cache(maxsize=2)
-def _read_index(path: Path, _mtime_ns: int) -> Index:
-    with np.load(path, allow_pickle=False) as data:
+def open_index(out: Location, name: str) -> Index:
+    """Index of a run; named by its content, so read once per process."""
+    found = Ledger(out).path("work", name).read_bytes()
+    with np.load(io.BytesIO(found), allow_pickle=False) as data:
         return Index(data["planes"], data["cores"], float(data["reach"]), data["before"])
 
 
-def label_region(job: Job, region: Region) -> dict[str, Any]:
+def label_region(job: Job, region: Region) -> Done:
     """Draw the labels of a region and write the table of the objects that it owns.
 
     Parameters
@@ -152,10 +151,11 @@ def label_region(job: Job, region: Region) -> dict[str, Any]:
 
     Returns
     -------
-    dict
-        Objects, those of them that show no pixel, ghosts and missed at the seams.
+    Done
+        Its notes count the objects, those of them that show no pixel, ghosts and missed at the
+        seams.
     """
-    index = open_index(job.out, job.digest)
+    index = open_index(job.out, job.index)
     near = _near(job, index, region)
     objects = StarObjects.concatenate([part for part, _ in near.values()], _rays(job))
     ids = _dense_ids(job, index, region.plane, objects)
@@ -166,22 +166,23 @@ def label_region(job: Job, region: Region) -> dict[str, Any]:
     table = np.concatenate([np.zeros(1, np.uint64), ids[drawn]])
     layer = job.layer(job.stardist.instances.name)
     labels = table.astype(layer.dtype)[canvas[region.core.slices(canvas_box.start)]]
-    write_layer(job, layer.name, region, labels[None])
+    stored = write_layer(job, layer.name, region, labels[None])
     measures = _measure(canvas, canvas_box, own[drawn])
     mine = objects.take(drawn[own[drawn]])
     shown = measures[:, 0] > 0
     rows = objects_table(
         job, region.plane, ids[drawn[own[drawn]]][shown], mine.take(shown), measures[shown]
     )
-    write_part(job, region, rows)
+    part = write_part(job, region, rows)
     ghosts, missed, seams = _check_seams(job, index, region, near)
-    return {
+    notes = {
         "objects": int(shown.sum()),
         "hidden": int((~shown).sum()),
         "ghosts": ghosts,
         "missed": missed,
         "crossing": seams,
     }
+    return Done(notes, (*stored, part))
 
 
 def _near(job: Job, index: Index, region: Region) -> dict[Region, tuple[StarObjects, np.ndarray]]:
@@ -190,9 +191,7 @@ def _near(job: Job, index: Index, region: Region) -> dict[Region, tuple[StarObje
     assigned = _assigned(index, region)
     around = [region.core, *(part.core for part in assigned)]
     outer = _around(np.array([[*b.start, *b.stop] for b in around]), region.core).grow(2 * reach)
-    return {
-        part: load_objects(job.out, part, _rays(job)) for part in index.meeting(region.plane, outer)
-    }
+    return {part: load_objects(job, part) for part in index.meeting(region.plane, outer)}
 
 
 def _assigned(index: Index, region: Region) -> list[Region]:
@@ -295,7 +294,3 @@ def _around(edges: np.ndarray, core: Box) -> Box:
 
 def _rays(job: Job) -> int:
     return job.model.config.n_rays if job.model else 0
-
-
-def _index_path(out: Path, digest: str) -> Path:
-    return Ledger(out).path("work", f"index-{digest[:16]}.npz")

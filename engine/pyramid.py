@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine.planning.job import BAND
-from engine.work import open_target, write_layer
+from engine.work import Done, open_layer, write_layer
 from tiling import Box
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tiling import Region
 
 
-def reduce_region(job: Job, step: Pass, region: Region) -> dict[str, Any]:
+def reduce_region(job: Job, step: Pass, region: Region) -> Done:
     """Halve one region of a layer.
 
     Parameters
@@ -29,7 +29,7 @@ def reduce_region(job: Job, step: Pass, region: Region) -> dict[str, Any]:
     """
     layer = job.layer(step.layer)
     above = layer.levels[step.level - 1]
-    array = open_target(job.out / layer.group / above.path, job.digest)
+    array = open_layer(job, layer.name, step.level - 1).array
     box = region.core.refine(2).clip(Box.of_shape(above.shape[-2:]))
     reduced = np.empty((layer.channels, *region.core.shape), layer.dtype)
     for channel, target in enumerate(reduced):
@@ -37,8 +37,7 @@ def reduce_region(job: Job, step: Pass, region: Region) -> dict[str, Any]:
         pixels = np.asarray(array[at])
         # Nearest, not mean: averaging two labels invents a third.
         target[...] = pixels[::2, ::2] if layer.is_label else mean_of_four(pixels)
-    write_layer(job, step.layer, region, reduced, step.level)
-    return {}
+    return Done(stored=write_layer(job, step.layer, region, reduced, step.level))
 
 
 def mean_of_four(pixels: np.ndarray) -> np.ndarray:

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.markup import escape
 
+from engine.checking import kept_passes
 from engine.errors import InputError, OutputError
-from engine.ledger import Ledger
+from engine.ledger import Ledger, State, holder
 from engine.review import write_preview
-from engine.store import ImageReader, inspect_image, read_json
+from engine.store import ImageReader, Location, inspect_image, read_json
 from tiling import Box
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from rich.console import Console
 
     from engine.store import ImageInfo
+
+#: What a state of a region means for one who waits for it.
+REASONS = {
+    State.NEW: "new",
+    State.FAILED: "failed before",
+    State.MISSING: "output missing",
+    State.DAMAGED: "output damaged",
+    State.CHANGED: "input changed",
+}
+
+# Regions of a pass that a status names.
+_LISTED = 20
 
 #: Longest side of a preview in pixels.
 PREVIEW_SIDE = 2048
@@ -27,58 +42,70 @@ PREVIEW_SIDE = 2048
 STRIP_ROWS = 512
 
 
-def show_status(console: Console, out: Path) -> None:
-    """Print how far a run is: records by pass, failures with their reasons, the last report.
+def show_status(console: Console, out: str) -> None:
+    """Print how far a run is: regions by pass and reason, who works on it, the last report.
 
     Raises
     ------
     OutputError
         If no run was started there.
     """
-    ledger = Ledger(out)
+    place = Location.parse(out, OutputError)
+    ledger = Ledger(place)
     if not ledger.exists:
         raise OutputError(
             where=f"'{out}'",
             expected="a result of `tilewright run` or `tilewright ingest`",
-            found="none" if out.exists() else "nothing there",
+            found="none" if place.exists() else "nothing there",
             remedy="Check the path.",
         )
-    document = ledger.read_run()
-    console.print(f"[bold]{escape(str(out))}[/bold]", highlight=False)
+    document, coming = ledger.read_run(), ledger.read_next()
+    console.print(f"[bold]{escape(str(place))}[/bold]", highlight=False)
+    _show_run(console, ledger, document)
+    if coming is not None:
+        console.print(f"  beside it, to replace it when complete ({coming['wish'] or 'input'}):")
+        _show_run(console, ledger, coming)
+    worker = holder(ledger)
+    if worker is not None and (worker.who is None or worker.who.is_alive() is not False):
+        console.print(f"  in work: {escape(str(worker))}", highlight=False)
+    path = ledger.path("report.json")
+    report = read_json(path, OutputError) if path.is_file() else {}
+    for name, value in _facts(report):
+        console.print(f"  {name:<24}{value}", highlight=False)
+    complete = report.get("complete") is True and coming is None
+    console.print("  complete" if complete else "  not complete: give the command again")
+
+
+def _show_run(console: Console, ledger: Ledger, document: Mapping[str, Any]) -> None:
+    """Print how far one run is."""
     console.print(
         f"  source {document['source']}, started {document['created']}",
         highlight=False,
         markup=False,
     )
-    folder = ledger.path("records")
-    names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-    for name in names:
-        records = list(ledger.records(name, document["digest"]))
-        pixels = sum(r.region.core.size for r in records)
+    for kept in kept_passes(document):
+        states = ledger.states(kept.name, kept.digest, kept.grid)
+        counts = np.bincount(states.ravel(), minlength=len(State))
+        words = ", ".join(f"{counts[s]} {REASONS[s]}" for s in State if counts[s] and s in REASONS)
         console.print(
-            f"  {name:<24}{len(records):>7} regions done, {pixels / 1e6:.1f} Mpx", highlight=False
-        )
-    failures = list(ledger.failures())
-    for failure in failures:
-        console.print(
-            f"  [red]missing[/red] {failure.pass_name}, "
-            f"{escape(f'{failure.region}: {failure.message}')}",
+            f"  {kept.name:<24}{counts[State.DONE]:>7} of {states.size} shards done"
+            f"{f', {words}' if words else ''}",
             highlight=False,
         )
-    path = ledger.path("report.json")
-    report = read_json(path, OutputError) if path.is_file() else {}
-    for name, value in _facts(report):
-        console.print(f"  {name:<24}{value}", highlight=False)
-    complete = report.get("complete") is True
-    console.print("  complete" if complete else "  not complete: give the command again")
+        for failure in islice(ledger.failures(kept.name, kept.digest, kept.grid), _LISTED):
+            console.print(
+                f"  [red]missing[/red] {failure.pass_name}, "
+                f"{escape(f'{failure.region}: {failure.message}')}",
+                highlight=False,
+            )
 
 
-def draw_preview(out: Path, png: Path, level: int | None, within: Box | None) -> str:
+def draw_preview(out: str | Path, png: Path, level: int | None, within: Box | None) -> str:
     """Draw the labels of a result over its image.
 
     Parameters
     ----------
-    out : Path
+    out : str or Path
         A result with one label image.
     png : Path
         Picture to write.
@@ -97,7 +124,8 @@ def draw_preview(out: Path, png: Path, level: int | None, within: Box | None) ->
     InputError
         If there are no labels, no such level, or the box lies outside.
     """
-    labels = _label_image(out)
+    place = Location.parse(out)
+    labels = _label_image(place)
     bounds = Box.of_shape(labels.extent)
     box = within or bounds
     if box.empty or not bounds.contains(box):
@@ -114,7 +142,7 @@ def draw_preview(out: Path, png: Path, level: int | None, within: Box | None) ->
     part = box.coarsen(2**level).clip(Box.of_shape(reader.extent))
     plane = (0,) * len(reader.plane_shape)
     drawn = reader.read(plane, (0,), part)[0]
-    image = _image_under(out, level, part, plane)
+    image = _image_under(place, level, part, plane)
     size = labels.pixel_size_um
     pixel = None if size is None else size[1] * 2**level
     write_preview(image, drawn, png, pixel_size_um=pixel)
@@ -123,11 +151,11 @@ def draw_preview(out: Path, png: Path, level: int | None, within: Box | None) ->
     )
 
 
-def _label_image(out: Path) -> ImageInfo:
+def _label_image(out: Location) -> ImageInfo:
     """Find the label image of a result."""
     inspect_image(out)
     folder = out / "labels"
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    names = folder.children()[0]
     if len(names) != 1:
         raise InputError(
             where=f"'{out}'",
@@ -138,7 +166,7 @@ def _label_image(out: Path) -> ImageInfo:
     return inspect_image(folder / names[0])
 
 
-def _image_under(out: Path, level: int, part: Box, plane: tuple[int, ...]) -> np.ndarray:
+def _image_under(out: Location, level: int, part: Box, plane: tuple[int, ...]) -> np.ndarray:
     """Read the image below the labels: from OUT where it was copied, else from the run's source."""
     ledger = Ledger(out)
     document: dict[str, Any] = ledger.read_run() if ledger.exists else {"layers": ["image"]}

@@ -9,7 +9,7 @@ import numpy as np
 import xarray
 
 from engine.ledger import Ledger
-from engine.store import inspect_image, local_path, open_array
+from engine.store import Location, inspect_image, open_array
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,11 +38,12 @@ def open_result(out: str | Path) -> xarray.DataTree:
     InputError
         If there is no image.
     """
-    root = local_path(out)
+    root = Location.parse(out)
     nodes = _levels(inspect_image(root), "", "image")
     for kind in ("labels", "maps"):
         folder = root / kind
-        for group in sorted(folder.iterdir()) if folder.is_dir() else []:
+        for name in folder.children()[0]:
+            group = folder / name
             if (group / "zarr.json").is_file():
                 variable = "labels" if kind == "labels" else group.name
                 nodes |= _levels(inspect_image(group), f"/{kind}/{group.name}", variable)
@@ -59,7 +60,7 @@ def _levels(info: ImageInfo, prefix: str, variable: str) -> dict[str, xarray.Dat
     nodes = {}
     names = [axis.name for axis in info.axes]
     for k, level in enumerate(info.levels):
-        array = open_array(local_path(info.path) / level.path)
+        array = open_array(Location(info.path) / level.path)
         chunks = dask.array.from_zarr(array)
         coords = {}
         for axis, n, step, shift in zip(

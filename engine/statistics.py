@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine.errors import InputError
-from engine.ledger import Ledger
+from engine.ledger import Ledger, State
 from engine.methods.intensity import (
     BINS,
     between,
@@ -31,15 +31,17 @@ from engine.methods.intensity import (
     wide,
 )
 from engine.stages.normalise import Levels
-from engine.store import write_atomic
-from engine.work import plane_number, read_pixels
+from engine.store import checksum, write_atomic
+from engine.work import Done, open_levels, plane_number, read_pixels, read_sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
+
+    from numpy.lib.npyio import NpzFile
 
     from engine.ledger import Record
     from engine.planning import Job, Pass
+    from engine.store import Location
     from tiling import Region
 
 
@@ -50,14 +52,15 @@ def sweeps(job: Job) -> tuple[str, ...]:
     return ("coarse", "fine")
 
 
-def statistics_region(job: Job, step: Pass, region: Region) -> dict[str, Any]:
+def statistics_region(job: Job, step: Pass, region: Region) -> Done:
     """Count the intensities of a region, or take the percentiles of its lattice cells.
 
     Returns
     -------
-    dict
-        ``nonfinite``, of a first sweep: pixels that are NaN or infinite.
+    Done
+        Its notes have ``nonfinite``, of a first sweep: pixels that are NaN or infinite.
     """
+    sources = read_sources(job, region.plane, region.core)
     pixels = read_pixels(job, region.plane, region.core)
     notes: dict[str, Any] = {}
     if step.name == "fine":
@@ -71,8 +74,9 @@ def statistics_region(job: Job, step: Pass, region: Region) -> dict[str, Any]:
         arrays |= {f"counts{k}": c.counts for k, c in enumerate(found)}
         arrays["limits"] = np.array([(c.least, c.most) for c in found], np.int64)
         notes = {"nonfinite": sum(c.nonfinite for c in found)}
-    _save(part_path(job.out, step.name, region), arrays)
-    return notes
+    _save(part_place(job, step.name, region), arrays)
+    notes["read"] = [*region.core.start, *region.core.stop]
+    return Done(notes, (), sources, checksum(pixels))
 
 
 def check_finite(job: Job, records: Iterable[Record]) -> None:
@@ -104,7 +108,7 @@ def save_bins(job: Job, regions: Iterable[Region]) -> None:
         for k, (total, _) in enumerate(_totals(job, _first(job), members)):
             if total.any():
                 bins[group, k] = [place_of(total, rank)[0] for rank in _wanted(job, total)]
-    _save(_bins_path(job), {"bins": bins})
+    _save(_bins_place(job), {"bins": bins})
 
 
 def freeze(job: Job, regions: Iterable[Region]) -> Levels:
@@ -134,9 +138,60 @@ def freeze(job: Job, regions: Iterable[Region]) -> Levels:
     return levels
 
 
-def part_path(out: Path, name: str, region: Region) -> Path:
+def check_frozen(job: Job, levels: Levels) -> None:
+    """Refuse an image that changed so much that its statistics are others.
+
+    Raises
+    ------
+    InputError
+        If they differ from those that the run was started with.
+    """
+    frozen = open_levels(job)
+    same = all(
+        np.array_equal(getattr(frozen, name), getattr(levels, name)) for name in ("low", "high")
+    )
+    if not same:
+        raise InputError(
+            where=f"'{job.source.path}'",
+            expected="changes that leave the intensity statistics as they were",
+            found=f"levels {_range(frozen)} before, {_range(levels)} now, which every pixel of "
+            "the result depends on",
+            remedy="Make everything anew, beside what stands, with --restart.",
+        )
+
+
+def _range(levels: Levels) -> str:
+    return f"{float(levels.low.min()):g} to {float(levels.high.max()):g}"
+
+
+def parts_that_stand(job: Job, name: str, step: Pass, states: np.ndarray) -> np.ndarray:
+    """States of a sweep, without the regions whose counts are gone: they are scratch.
+
+    Returns
+    -------
+    ndarray of the shape of the grid, uint8
+        As given, `State.NEW` where a region is done and its part is not there.
+    """
+    if not (states == State.DONE).any():
+        return states
+    folder = part_place(job, name, step.grid.region((0,) * len(step.grid.shape))).parent
+    there = set(folder.children()[1])
+    states = states.copy()
+    for region in step.grid:
+        at = step.grid.cells(region)
+        if (states[at] == State.DONE).all() and part_place(job, name, region).name not in there:
+            states[at] = State.NEW
+    return states
+
+
+def part_place(job: Job, name: str, region: Region) -> Location:
     """File of what a sweep counted in a region; scratch, until the run is complete."""
-    return Ledger(out).path("statistics", "parts", f"{name}-{region.key}.npz")
+    return parts_folder(job.out) / job.digests["statistics"][:16] / f"{name}-{region.key}.npz"
+
+
+def parts_folder(out: Location) -> Location:
+    """Folder of what sweeps counted."""
+    return Ledger(out).path("statistics", "parts")
 
 
 def _percentiles(job: Job, regions: Iterable[Region]) -> tuple[np.ndarray, np.ndarray]:
@@ -182,7 +237,7 @@ def _totals(
     totals = np.zeros((job.frame.channels, BINS), np.int64)
     limits = np.tile(np.array([2**32 - 1, 0], np.int64), (job.frame.channels, 1))
     for region in regions:
-        with np.load(part_path(job.out, name, region), allow_pickle=False) as data:
+        with _load(part_place(job, name, region)) as data:
             for k, total in enumerate(totals):
                 total[data[f"bins{k}"]] += data[f"counts{k}"]
             found = data["limits"]
@@ -198,7 +253,7 @@ def _fine_totals(job: Job, group: int, regions: list[Region]) -> list[dict[int, 
         {int(upper): np.zeros(BINS, np.int64) for upper in bins} for bins in _open_bins(job)[group]
     ]
     for region in regions:
-        with np.load(part_path(job.out, "fine", region), allow_pickle=False) as data:
+        with _load(part_place(job, "fine", region)) as data:
             for k, total in enumerate(totals):
                 keys, counts = data[f"keys{k}"], data[f"counts{k}"]
                 for upper, lower in total.items():
@@ -239,7 +294,7 @@ def _lattice(job: Job, regions: Iterable[Region]) -> Levels:
     cells = [-(-n // settings.cell) for n in job.frame.extent]
     found = np.zeros((4, planes, job.frame.channels, *cells), np.float32)
     for region in regions:
-        with np.load(part_path(job.out, "statistics", region), allow_pickle=False) as data:
+        with _load(part_place(job, "statistics", region)) as data:
             for (y, x), values in zip(data["at"], data["values"], strict=True):
                 found[:, plane_number(job, region.plane), :, y, x] = values
     low, high, least, most = found
@@ -274,22 +329,27 @@ def _groups(job: Job, regions: Iterable[Region]) -> dict[int, list[Region]]:
 
 
 def _open_bins(job: Job) -> np.ndarray:
-    """Bins of the fine sweep, (groups, C, 4); read once per process and file."""
-    path = _bins_path(job)
-    return _read_bins(path, path.stat().st_mtime_ns)
+    """Bins of the fine sweep, (groups, C, 4); read once per process and run."""
+    return _read_bins(_bins_place(job), job.token)
 
 
 @lru_cache(maxsize=8)
-def _read_bins(path: Path, _mtime_ns: int) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as data:
+def _read_bins(place: Location, _token: str) -> np.ndarray:
+    with _load(place) as data:
         return np.asarray(data["bins"])
 
 
-def _bins_path(job: Job) -> Path:
-    return Ledger(job.out).path("statistics", "parts", f"bins-{job.digest[:16]}.npz")
+def _bins_place(job: Job) -> Location:
+    return parts_folder(job.out) / job.digests["statistics"][:16] / "bins.npz"
 
 
-def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def _load(place: Location) -> NpzFile:
+    """Open an npz file without a pickle in it."""
+    found: NpzFile = np.load(io.BytesIO(place.read_bytes()), allow_pickle=False)
+    return found
+
+
+def _save(place: Location, arrays: dict[str, np.ndarray]) -> None:
     with io.BytesIO() as buffer:
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-        write_atomic(path, buffer.getvalue())
+        write_atomic(place, buffer.getvalue())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,15 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.methods.starconvex import keys
-from engine.store import micrometres, write_atomic
+from engine.planning.plan import tables_folder
+from engine.store import delete_all, micrometres, write_file
 from engine.work import plane_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
+    from collections.abc import Container
 
     from engine.methods.starconvex import StarObjects
     from engine.planning import Job
+    from engine.store import Location, StoredObject
     from tiling import Region
 
 
@@ -68,31 +70,41 @@ def objects_table(
     return pa.table(columns)
 
 
-def write_part(job: Job, region: Region, rows: pa.Table) -> None:
-    """Write the rows of a region; a part without rows is written too, with its columns."""
+def write_part(job: Job, region: Region, rows: pa.Table) -> StoredObject:
+    """Write the rows of a region; a part without rows is written too, with its columns.
+
+    Returns
+    -------
+    StoredObject
+        The part under the name that it has once the run is published.
+    """
+    name = part_name(region)
     with io.BytesIO() as buffer:
         pq.write_table(rows, buffer, compression="zstd")
-        path = part_path(job.out, job.stardist.instances.name, region)
-        write_atomic(path, buffer.getvalue())
+        stored = write_file(job.out, f"{job.tables}/{name}", buffer.getvalue())
+    shown = tables_folder(job.stardist.instances.name)
+    return replace(stored, name=f"{shown}/{name}")
 
 
-def keep_parts(out: Path, name: str, regions: Iterable[Region]) -> None:
-    """Remove the parts of regions other than these: of a pass that was done again in other cuts."""
-    folder = tables_folder(out, name)
-    known = {part_path(out, name, region) for region in regions}
-    for path in folder.glob("part-*.parquet"):
-        if path not in known:
-            path.unlink()
+def part_name(region: Region) -> str:
+    """File of the rows of a region, in the folder of its table."""
+    return f"part-{region.key}.parquet"
 
 
-def part_path(out: Path, name: str, region: Region) -> Path:
-    """File of the rows of a region."""
-    return tables_folder(out, name) / f"part-{region.key}.parquet"
+def keep_parts(out: Location, folder: str, known: Container[str]) -> None:
+    """Remove the parts of a table but these: of a pass that was done again in other cuts.
 
-
-def tables_folder(out: Path, name: str) -> Path:
-    """Folder of the parts of a table."""
-    return out / "tables" / f"{name}.parquet"
+    Parameters
+    ----------
+    out : Location
+        The result.
+    folder : str
+        Folder of the table, below OUT.
+    known : container of str
+        Names of the parts that stay.
+    """
+    place = out / folder
+    delete_all(place / name for name in place.children()[1] if name not in known)
 
 
 def _physical(job: Job, pixels: dict[str, np.ndarray], area: np.ndarray) -> dict[str, pa.Array]:

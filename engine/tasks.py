@@ -1,57 +1,173 @@
-"""What a worker is asked to do: one region of one pass, its record last."""
+"""What a worker is asked to do: a few regions of one pass, their record last."""
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from engine.device import resident_peak
 from engine.labels import label_region
-from engine.ledger import Ledger, Record
+from engine.ledger import Record, RecordWriter
 from engine.pyramid import reduce_region
 from engine.statistics import statistics_region
-from engine.work import copy_region, process_region
+from engine.store import is_fatal
+from engine.work import Done, copy_region, process_region
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from engine.ledger import Bundle
     from engine.planning import Job, Pass
     from tiling import Region
 
+    Doing = Callable[[Job, Pass, Region], Done]
 
-def perform(job: Job, step: Pass, region: Region) -> Record:
-    """Do one region of a pass: pixels first, record last; doing it twice changes nothing.
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A few regions of one pass: what a task does, and what one record object is for.
+
+    Parameters
+    ----------
+    step : Pass
+        The pass.
+    regions : tuple of Region
+        At least one; several where they are small.
+    """
+
+    step: Pass
+    regions: tuple[Region, ...]
+
+    @property
+    def key(self) -> str:
+        """Name of the unit among those of its run."""
+        return f"{self.step.name}-{self.regions[0].key}-n{len(self.regions)}"
+
+    def single(self) -> list[Unit]:
+        """One unit for each region."""
+        return [Unit(self.step, (region,)) for region in self.regions]
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a region could not be done.
+
+    Parameters
+    ----------
+    region : Region
+        The region.
+    message : str
+        The error, as the user reads it.
+    fatal : bool
+        Whether every other region will fail in the same way: a full disk, a lost permission.
+    """
+
+    region: Region
+    message: str
+    fatal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a task says of its unit; some hundred bytes for each region.
+
+    Parameters
+    ----------
+    bundle : Bundle or None
+        Records of the regions that are done, as written; None where there are none.
+    regions, pixels : int
+        What was done.
+    troubles : tuple of Trouble
+        What was not.
+    deaths : int
+        Earlier attempts that ended with the death of their worker; where there are some, a unit
+        of several regions is not begun, so that each can be tried by itself.
+    """
+
+    bundle: Bundle | None = None
+    regions: int = 0
+    pixels: int = 0
+    troubles: tuple[Trouble, ...] = ()
+    deaths: int = 0
+
+
+def perform(
+    job: Job, unit: Unit, epoch: int, attempt: int, most_deaths: int, doing: Doing | None = None
+) -> Receipt:
+    """Do the regions of a unit: pixels first, record last; doing it twice changes nothing.
 
     Parameters
     ----------
     job : Job
         The run.
-    step : Pass
+    unit : Unit
         What is done.
-    region : Region
-        Where.
+    epoch : int
+        Under which the records count.
+    attempt : int
+        How often the driver has sent this unit, this time included.
+    most_deaths : int
+        Workers that a region may take down before it is given up.
+    doing : callable or None
+        What is done for a region; the pass's own where None.
 
     Returns
     -------
-    Record
-        As written beside the pixels.
+    Receipt
     """
-    start = time.perf_counter()
-    notes = _notes(job, step, region)
-    record = Record(
-        step.name,
-        region,
-        job.digest,
-        time.perf_counter() - start,
-        resident_peak(),
-        f"{socket.gethostname()}:{os.getpid()}",
-        notes,
-    )
-    Ledger(job.out).write(record)
-    return record
+    writer = RecordWriter(job.out, epoch)
+    deaths = writer.attempts(unit.key)
+    if deaths and (len(unit.regions) > 1 or deaths > most_deaths):
+        return Receipt(deaths=deaths)
+    with writer.attempt(unit.key):
+        done, troubles = _each(job, unit, attempt + deaths, doing or compute)
+        try:
+            bundle = writer.write(done) if done else None
+        except Exception as err:
+            _LOG.exception("record of %s", unit.key)
+            return Receipt(troubles=tuple(_trouble(region, err) for region in unit.regions))
+    pixels = sum(record.region.core.size for record in done)
+    return Receipt(bundle, len(done), pixels, tuple(troubles), deaths)
 
 
-def _notes(job: Job, step: Pass, region: Region) -> dict[str, Any]:
+def _each(job: Job, unit: Unit, attempt: int, doing: Doing) -> tuple[list[Record], list[Trouble]]:
+    """Do one region after the other; one that fails does not stop the others."""
+    records, troubles = [], []
+    worker = f"{socket.gethostname()}:{os.getpid()}"
+    for region in unit.regions:
+        start = time.perf_counter()
+        try:
+            done = doing(job, unit.step, region)
+        except Exception as err:
+            _LOG.exception("%s, %s", unit.step.name, region)
+            troubles.append(_trouble(region, err))
+            continue
+        records.append(
+            Record(
+                pass_name=unit.step.name,
+                region=region,
+                digest=unit.step.digest,
+                seconds=time.perf_counter() - start,
+                peak_bytes=resident_peak(),
+                worker=worker,
+                attempt=attempt,
+                notes=done.notes,
+                sources=done.sources,
+                pixels=done.pixels,
+                stored=done.stored,
+            )
+        )
+    return records, troubles
+
+
+def compute(job: Job, step: Pass, region: Region) -> Done:
+    """Do one region of a pass."""
     match step.kind:
         case "statistics":
             return statistics_region(job, step, region)
@@ -63,3 +179,7 @@ def _notes(job: Job, step: Pass, region: Region) -> dict[str, Any]:
             return copy_region(job, region)
         case "pyramid":
             return reduce_region(job, step, region)
+
+
+def _trouble(region: Region, err: BaseException) -> Trouble:
+    return Trouble(region, f"{type(err).__name__}: {err}", is_fatal(err))

@@ -9,27 +9,38 @@ from __future__ import annotations
 
 import io
 import logging
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.ledger import Ledger
+from engine.device import is_out_of_memory, release_memory
+from engine.ledger import FOLDER, Ledger
 from engine.methods.starconvex import StarObjects, keys
 from engine.stages.base import Place, Raster
 from engine.stages.normalise import Levels
-from engine.store import ImageReader, open_array, use_fast_codecs, write_atomic, write_box
+from engine.store import (
+    ImageReader,
+    Location,
+    StoredObject,
+    Target,
+    checksum,
+    open_target,
+    use_fast_codecs,
+    write_atomic,
+    write_box,
+    write_file,
+)
 from engine.store.sources import open_source
 from tiling import Box, Grid, Region
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import zarr
+    from collections.abc import Mapping, Sequence
 
     from engine.planning import Job
+    from engine.stages.base import Made
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,7 +51,29 @@ WIDEST_HALO = 4
 DEVICE_LOCK = Lock()
 
 
-def process_region(job: Job, region: Region) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Done:
+    """What a task did for one region: what its record keeps beside the region itself.
+
+    Parameters
+    ----------
+    notes : mapping of str to number or list of numbers
+        Counts and measures.
+    stored : tuple of StoredObject
+        What it wrote.
+    sources : tuple of (str, str)
+        Names and tags of the input objects that it read, taken before it read them.
+    pixels : str
+        Checksum of the pixels that it read; "" where it read no input.
+    """
+
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    stored: tuple[StoredObject, ...] = ()
+    sources: tuple[tuple[str, str], ...] = ()
+    pixels: str = ""
+
+
+def process_region(job: Job, region: Region) -> Done:
     """Segment one region: its probability map, and the objects that it owns or saw.
 
     Parameters
@@ -52,20 +85,17 @@ def process_region(job: Job, region: Region) -> dict[str, Any]:
 
     Returns
     -------
-    dict
-        Notes for the record.
+    Done
+        Its notes name the box that was read, and the tiles of a launch where the device had no
+        memory for as many as planned.
     """
     halo = job.stardist.instances.halo
     while True:
-        pipeline = job.pipeline(open_levels(job.out, job.digest), halo)
-        wanted = job.wanted(region.core)
-        outer = pipeline.fold(wanted)["image"]
+        pipeline = job.pipeline(open_levels(job), halo)
+        outer = pipeline.fold(job.wanted(region.core))["image"]
+        sources = read_sources(job, region.plane, outer)
         pixels = read_pixels(job, region.plane, outer)
-        if job.launch is None:
-            msg = "a job that segments has a launch"
-            raise TypeError(msg)
-        with DEVICE_LOCK:
-            made = pipeline.run(Raster(outer, pixels), wanted, Place(region.plane, job.launch))
+        made, tiles = _compute(job, region, Raster(outer, pixels), halo)
         needed = wider_halo(made.products["candidates"].reach, halo, job)
         if needed == halo:
             break
@@ -74,18 +104,61 @@ def process_region(job: Job, region: Region) -> dict[str, Any]:
         # The second round takes the memory of the first.
         del made, pixels
     probability: Raster = made.products["probability"]
-    write_layer(job, "probability", region, quantise(probability.cut(region.core)))
-    counts = save_objects(job, region, made.products["objects"])
-    reach = made.products["objects"].reach
-    return {**made.notes, "halo": halo, "reach": reach, "counts": counts}
+    stored = write_layer(job, "probability", region, quantise(probability.cut(region.core)))
+    objects: StarObjects = made.products["objects"]
+    kept, counts = save_objects(job, region, objects)
+    notes = {**made.notes, "halo": halo, "reach": objects.reach, "counts": counts}
+    notes["read"] = [*outer.start, *outer.stop]
+    if job.launch is not None and tiles != job.launch.tiles:
+        notes["launch"] = tiles
+    return Done(notes, (*stored, kept), sources, checksum(pixels))
 
 
-def copy_region(job: Job, region: Region) -> dict[str, Any]:
+def _compute(job: Job, region: Region, raster: Raster, halo: int) -> tuple[Made, int]:
+    """Run the stages; with smaller launches where the device has no memory.
+
+    Returns
+    -------
+    made : Made
+        What the stages made.
+    tiles : int
+        Tiles of a launch with which it went.
+
+    Notes
+    -----
+    The first failure may be another process's fault: the region is tried once more alone, after
+    the memory that is cached was given back, before launches are halved. A tile's output does not
+    depend on the others of its launch (bits on a CPU; the stated tolerance on a GPU).
+    """
+    if job.launch is None:
+        msg = "a job that segments has a launch"
+        raise TypeError(msg)
+    wanted, levels = job.wanted(region.core), open_levels(job)
+    sizes = [job.launch.tiles] + [job.launch.tiles >> k for k in range(20) if job.launch.tiles >> k]
+    with DEVICE_LOCK:
+        for tiles, following in zip(sizes, [*sizes[1:], 0], strict=True):
+            launch = replace(job.launch, tiles=tiles)
+            pipeline = replace(job, launch=launch).pipeline(levels, halo)
+            try:
+                return pipeline.run(raster, wanted, Place(region.plane, launch)), tiles
+            except Exception as err:
+                if not is_out_of_memory(err) or not following:
+                    raise
+                _LOG.warning("%s: no memory for %d tiles, next %d", region, tiles, following)
+            # Outside of the handler, which would keep the arrays of its traceback alive.
+            release_memory(launch.device)
+    msg = "a launch has at least one tile"
+    raise ValueError(msg)
+
+
+def copy_region(job: Job, region: Region) -> Done:
     """Copy one region of the source, all channels, into the image at the root of OUT."""
     channels = range(job.layer("image").channels)
+    sources = read_sources(job, region.plane, region.core, channels)
     pixels = read_pixels(job, region.plane, region.core, channels)
-    write_layer(job, "image", region, pixels)
-    return {}
+    stored = write_layer(job, "image", region, pixels)
+    notes = {"read": [*region.core.start, *region.core.stop]}
+    return Done(notes, stored, sources, checksum(pixels))
 
 
 def wider_halo(reach: float, halo: int, job: Job) -> int:
@@ -110,14 +183,30 @@ def read_pixels(
     source = job.source
     wanted = source.channels if channels is None else channels
     if source.foreign:
-        reader = open_foreign(source.path, job.digest)
+        reader = open_foreign(source.path, job.token)
         names = [name for name in reader.info.axes if name not in "cyx"]
         pixels = reader.read(dict(zip(names, plane, strict=True)), box)
         return np.ascontiguousarray(np.asarray(pixels)[list(wanted)])
-    return open_image(source.path, source.level, job.digest).read(plane, wanted, box)
+    return open_image(source.path, source.level, job.token).read(plane, wanted, box)
 
 
-def write_layer(job: Job, name: str, region: Region, pixels: np.ndarray, level: int = 0) -> None:
+def read_sources(
+    job: Job, plane: tuple[int, ...], box: Box, channels: Sequence[int] | None = None
+) -> tuple[tuple[str, str], ...]:
+    """Name and tag of each input object that holds part of a box.
+
+    None of a foreign source, whose files the plan knows.
+    """
+    source = job.source
+    if source.foreign:
+        return ()
+    wanted = source.channels if channels is None else channels
+    return open_image(source.path, source.level, job.token).sources(plane, wanted, box)
+
+
+def write_layer(
+    job: Job, name: str, region: Region, pixels: np.ndarray, level: int = 0
+) -> tuple[StoredObject, ...]:
     """Write a region, in pixels of the level that is read, to a level of a layer.
 
     Parameters
@@ -132,12 +221,20 @@ def write_layer(job: Job, name: str, region: Region, pixels: np.ndarray, level: 
         In the layer's dtype.
     level : int
         Level of the layer.
+
+    Returns
+    -------
+    tuple of StoredObject
+        What the record keeps of what was written.
     """
     layer = job.layer(name)
-    array = open_target(job.out / layer.group / layer.levels[level].path, job.digest)
+    target = open_layer(job, name, level)
     box = region.core.coarsen(layer.scale) if level == 0 else region.core
+    stored: list[StoredObject] = []
     for channel, values in enumerate(pixels):
-        write_box(array, layer.leading(region.plane, channel), box, np.ascontiguousarray(values))
+        leading = layer.leading(region.plane, channel)
+        stored += write_box(target, leading, box, np.ascontiguousarray(values))
+    return tuple(stored)
 
 
 def quantise(probability: np.ndarray) -> np.ndarray:
@@ -146,12 +243,14 @@ def quantise(probability: np.ndarray) -> np.ndarray:
     return levels.astype(np.uint8)
 
 
-def save_objects(job: Job, region: Region, objects: StarObjects) -> list[int]:
+def save_objects(job: Job, region: Region, objects: StarObjects) -> tuple[StoredObject, list[int]]:
     """Keep the objects that a region owns, and the keys of the foreign ones that it saw.
 
     Returns
     -------
-    list of int
+    stored : StoredObject
+        The file.
+    counts : list of int
         Objects owned in each chunk of the label image, in C order inside the core.
     """
     number = plane_number(job, region.plane)
@@ -167,24 +266,26 @@ def save_objects(job: Job, region: Region, objects: StarObjects) -> list[int]:
             rays=mine.rays,
             seen=np.sort(keys(foreign.points, number, job.frame.extent)),
         )
-        write_atomic(objects_path(job.out, region), buffer.getvalue())
+        stored = write_file(job.out, objects_name(job, region), buffer.getvalue())
     chunk = job.layer(job.stardist.instances.name).chunk
     cells = Grid((), region.core.shape, (chunk, chunk))  # type: ignore[arg-type]
     local = (mine.points - np.array(region.core.start)) // chunk
     index = local[:, 0] * cells.shape[1] + local[:, 1]
-    return [int(n) for n in np.bincount(index, minlength=len(cells))]
+    return stored, [int(n) for n in np.bincount(index, minlength=len(cells))]
 
 
-def load_objects(out: Path, region: Region, n_rays: int) -> tuple[StarObjects, np.ndarray]:
+def load_objects(job: Job, region: Region) -> tuple[StarObjects, np.ndarray]:
     """Objects that a region owns, and the keys of the foreign ones that it saw."""
-    with np.load(objects_path(out, region), allow_pickle=False) as data:
-        objects = StarObjects(data["points"], data["scores"], data["rays"].reshape(-1, n_rays))
-        return objects, data["seen"]
+    rays = job.model.config.n_rays if job.model else 0
+    data = (job.out / objects_name(job, region)).read_bytes()
+    with np.load(io.BytesIO(data), allow_pickle=False) as found:
+        objects = StarObjects(found["points"], found["scores"], found["rays"].reshape(-1, rays))
+        return objects, found["seen"]
 
 
-def objects_path(out: Path, region: Region) -> Path:
-    """File of the polygons that a region owns; kept with the result, some 150 bytes each."""
-    return Ledger(out).path("objects", f"{region.key}.npz")
+def objects_name(job: Job, region: Region) -> str:
+    """File, below OUT, of the polygons that a region owns; kept, some 150 bytes each."""
+    return f"{FOLDER}/objects/{job.digests['regions'][:16]}/{region.key}.npz"
 
 
 def plane_number(job: Job, plane: tuple[int, ...]) -> int:
@@ -192,46 +293,52 @@ def plane_number(job: Job, plane: tuple[int, ...]) -> int:
     return int(np.ravel_multi_index(plane, job.frame.planes)) if plane else 0
 
 
-def save_levels(out: Path, digest: str, levels: Levels) -> None:
+def save_levels(job: Job, levels: Levels) -> None:
     """Freeze the statistics of pass 0."""
     with io.BytesIO() as buffer:
         np.savez(buffer, low=levels.low, high=levels.high, cell=np.int64(levels.cell))
-        path = Ledger(out).path("statistics", f"levels-{digest[:16]}.npz")
-        write_atomic(path, buffer.getvalue())
+        write_atomic(levels_place(job.out, job.digests["statistics"]), buffer.getvalue())
 
 
-def has_levels(out: Path, digest: str) -> bool:
-    """Whether the statistics of pass 0 are frozen."""
-    return Ledger(out).path("statistics", f"levels-{digest[:16]}.npz").is_file()
+def levels_place(out: Location, digest: str) -> Location:
+    """File of the statistics of pass 0."""
+    return Ledger(out).path("statistics", f"levels-{digest[:16]}.npz")
 
 
-def open_levels(out: Path, digest: str) -> Levels:
-    """Statistics of pass 0; read once per process, and again where the file is another."""
-    path = Ledger(out).path("statistics", f"levels-{digest[:16]}.npz")
-    return _read_levels(path, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=8)
-def _read_levels(path: Path, _mtime_ns: int) -> Levels:
-    with np.load(path, allow_pickle=False) as data:
-        return Levels(data["low"], data["high"], int(data["cell"]))
+def open_levels(job: Job) -> Levels:
+    """Statistics of pass 0: frozen, so read once per process and run."""
+    return _read_levels(job.out, job.digests["statistics"], job.token)
 
 
 @lru_cache(maxsize=8)
-def open_image(path: str, level: int, _digest: str) -> ImageReader:
+def _read_levels(out: Location, digest: str, _token: str) -> Levels:
+    data = levels_place(out, digest).read_bytes()
+    with np.load(io.BytesIO(data), allow_pickle=False) as found:
+        return Levels(found["low"], found["high"], int(found["cell"]))
+
+
+@lru_cache(maxsize=8)
+def open_image(path: str, level: int, _token: str) -> ImageReader:
     """Image of this process, opened anew for another run."""
     use_fast_codecs(threads=1)
     return ImageReader(path, level)
 
 
 @lru_cache(maxsize=4)
-def open_foreign(path: str, _digest: str) -> Any:  # noqa: ANN401 - a protocol class of the sources
+def open_foreign(path: str, _token: str) -> Any:  # noqa: ANN401 - a protocol class of the sources
     """Foreign source of this process; the driver has checked its files."""
     return open_source(path, verify=False)
 
 
+def open_layer(job: Job, name: str, level: int) -> Target:
+    """Array of OUT that this process writes or reads."""
+    layer = job.layer(name)
+    below = "/".join(part for part in (layer.group, layer.levels[level].path) if part)
+    return _open_target(job.out, below, job.token)
+
+
 @lru_cache(maxsize=64)
-def open_target(path: Path, _digest: str) -> zarr.Array[Any]:
-    """Array of OUT that this process writes or reads, opened anew for another run."""
+def _open_target(out: Location, name: str, _token: str) -> Target:
+    """Array of OUT, opened anew for another run."""
     use_fast_codecs(threads=1)
-    return open_array(path, "r+")
+    return open_target(out, name)

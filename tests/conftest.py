@@ -36,12 +36,14 @@ class Quiet:
     def __init__(self) -> None:
         self.done: list[str] = []
 
+    def waiting(self, reason: str) -> None: ...
+
     def cluster_started(self, dashboard: str, workers: int) -> None: ...
 
     def pass_started(self, name: str, regions: int, done: int, pixels: int) -> None: ...
 
-    def region_done(self, name: str, pixels: int) -> None:
-        self.done.append(name)
+    def regions_done(self, name: str, regions: int, pixels: int) -> None:
+        self.done += [name] * regions
 
     def region_failed(self, failure: object) -> None: ...
 

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING
 from tiling.box import Box
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
+
+    import numpy as np
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -120,15 +122,30 @@ class Grid:
             number = number * n + i
         return number
 
-    def missing(self, done: Iterable[Region], region_cell: tuple[int, int]) -> Iterator[Region]:
-        """List what is left when `done` is taken away, in regions of `region_cell`.
+    def cells(self, region: Region) -> tuple[int | slice, ...]:
+        """Index, in an array of this grid's `shape`, of the cells that a region covers.
+
+        Examples
+        --------
+        >>> Grid((4,), (3000, 4000), (1024, 1024)).cells(Region((2,), Box((0, 1024), (2048, 4000))))
+        (2, slice(0, 2, None), slice(1, 4, None))
+        """
+        spans = zip(region.core.start, region.core.stop, self.cell, strict=True)
+        return (*region.plane, *(slice(a // c, -(-b // c)) for a, b, c in spans))
+
+    def missing(
+        self, done: np.ndarray, region_cell: tuple[int, int], within: Box | None = None
+    ) -> Iterator[Region]:
+        """List what is left when the cells that are done are taken away.
 
         Parameters
         ----------
-        done : iterable of Region
-            Regions whose cores are unions of cells of this grid, of any size.
+        done : ndarray of this grid's `shape`, bool
+            Which cells stand.
         region_cell : tuple of int
             Size of the regions to make, a multiple of this grid's cell.
+        within : Box or None
+            Part of every plane that is wanted, a union of cells; all where None.
 
         Yields
         ------
@@ -137,14 +154,21 @@ class Grid:
             is done comes out whole; of one that is partly done, the rest comes out in runs of
             cells, so that nothing that stands is written again.
         """
-        covered = {(r.plane, cell.start) for r in done for cell in r.core.split(self.cell)}
-        for region in Grid(self.planes, self.extent, region_cell):
-            cells = list(region.core.split(self.cell))
-            left = [c for c in cells if (region.plane, c.start) not in covered]
-            if len(left) == len(cells):
-                yield region
-            else:
-                for box in _runs(left):
+        bounds = Box.of_shape(self.extent)
+        area = bounds if within is None else within.clip(bounds)
+        coarse = Grid(self.planes, self.extent, region_cell)
+        first = [a // c for a, c in zip(area.start, region_cell, strict=True)]
+        last = [-(-b // c) for b, c in zip(area.stop, region_cell, strict=True)]
+        places = (range(a, b) for a, b in zip(first, last, strict=True))
+        for index in product(*(range(n) for n in self.planes), *places):
+            region = coarse.region(index)
+            core = region.core.clip(area)
+            stands = done[self.cells(Region(region.plane, core))]
+            if not stands.any():
+                yield Region(region.plane, core)
+            elif not stands.all():
+                left = zip(core.split(self.cell), stands.ravel().tolist(), strict=True)
+                for box in _runs([cell for cell, there in left if not there]):
                     yield Region(region.plane, box)
 
 

@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from engine.cli import train
-from engine.cli.progress import TerminalProgress
-from engine.cli.show import show_outcome, show_plan, show_scores
+from engine.cli.progress import CheckProgress, TerminalProgress
+from engine.cli.show import show_outcome, show_plan, show_scores, show_verification
 from engine.errors import RecipeError, TilewrightError
+from engine.planning import STAGES, Wish, make_plan
 
 if TYPE_CHECKING:
     from engine.planning import Plan
@@ -43,6 +44,14 @@ Region = Annotated[int | None, typer.Option(help="Side of a region in pixels.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Within = Annotated[str | None, typer.Option(help="Only a part of each plane: y0:y1,x0:x1.")]
+Restart = Annotated[bool, typer.Option(help="Make everything anew beside OUT, then replace it.")]
+Recompute = Annotated[
+    str | None,
+    typer.Option(help=f"Make a stage and what depends on it anew: {', '.join(STAGES)}."),
+]
+Check = Annotated[
+    str, typer.Option(help="How closely to look at what stands: records, listing or bytes.")
+]
 Cluster = Annotated[str, typer.Option(help="local, or a scheduler's address: tcp://host:8786.")]
 
 
@@ -78,7 +87,7 @@ def ingest(
     plan = plan_ingest(
         source, dest, pixel_size, settings.storage, settings.resources, overwrite=overwrite
     )
-    _execute(plan, cluster, overwrite=overwrite)
+    _execute(plan, cluster)
 
 
 @app.command()
@@ -91,12 +100,14 @@ def plan(
     workers: Workers = None,
     device: Device = None,
     within: Within = None,
+    restart: Restart = False,
+    recompute: Recompute = None,
+    check: Check = "records",
 ) -> None:
     """Say what a run would do and cost; refuse what cannot be done."""
-    from engine.planning import make_plan
-
     settings = _settings(recipe, set_, region, workers, device)
-    show_plan(OUT, make_plan(image, out, settings, _box(within)))
+    wish = Wish(restart, recompute)
+    show_plan(OUT, _plan(image, out, settings, _box(within), wish, check))
 
 
 @app.command()
@@ -109,23 +120,43 @@ def run(
     workers: Workers = None,
     device: Device = None,
     within: Within = None,
+    restart: Restart = False,
+    recompute: Recompute = None,
+    check: Check = "records",
     cluster: Cluster = "local",
 ) -> None:
     """Run a recipe, or continue a run that stopped."""
-    from engine.planning import make_plan
-
     settings = _settings(recipe, set_, region, workers, device)
-    prepared = make_plan(image, out, settings, _box(within))
+    wish = Wish(restart, recompute)
+    prepared = _plan(image, out, settings, _box(within), wish, check)
     show_plan(OUT, prepared)
     _execute(prepared, cluster)
 
 
 @app.command()
-def status(out: Annotated[Path, typer.Argument(help="OUT.ome.zarr")]) -> None:
-    """Say how far a run is, and what is missing."""
+def status(out: Annotated[str, typer.Argument(help="OUT.ome.zarr")]) -> None:
+    """Say how far a run is, who works on it, what is missing and why."""
     from engine.report import show_status
 
     show_status(OUT, out)
+
+
+@app.command()
+def verify(
+    out: Annotated[str, typer.Argument(help="OUT.ome.zarr")],
+    repair: Annotated[bool, typer.Option(help="Mark what is wrong, to be computed again.")] = False,
+    check: Annotated[str, typer.Option(help="listing or bytes.")] = "bytes",
+) -> None:
+    """Compare every stored object with its record."""
+    from engine.api import verify as verify_result
+
+    with CheckProgress(OUT) as progress:
+        found = verify_result(
+            out, repair=repair, check=check, tell=progress.tell, listener=progress
+        )
+    show_verification(OUT, found)
+    if not found.clean:
+        raise typer.Exit(3)
 
 
 @app.command()
@@ -161,7 +192,7 @@ def evaluate(
 
 @app.command()
 def preview(
-    out: Annotated[Path, typer.Argument(help="OUT.ome.zarr")],
+    out: Annotated[str, typer.Argument(help="OUT.ome.zarr")],
     png: Annotated[Path, typer.Argument(help="Picture to write.")],
     level: Annotated[int | None, typer.Option(help="Resolution level of the labels.")] = None,
     within: Within = None,
@@ -219,12 +250,24 @@ def _complain(message: str, code: int) -> int:
     return code
 
 
-def _execute(prepared: Plan, cluster: str, *, overwrite: bool = False) -> None:
+def _plan(
+    image: str, out: str, settings: Settings, within: Box | None, wish: Wish, check: str
+) -> Plan:
+    """Plan a run; with what a check of OUT and image finds, where one is asked for."""
+    from engine.api import checked
+
+    trust = check == "records"
+    prepared = make_plan(image, out, settings, within, wish, trust_input=trust)
+    with CheckProgress(OUT) as progress:
+        return checked(prepared, check, progress.tell)
+
+
+def _execute(prepared: Plan, cluster: str) -> None:
     """Run a plan with progress, and end with the code that says how it went."""
     from engine.api import run_plan
 
     with TerminalProgress(OUT) as progress:
-        outcome = run_plan(prepared, cluster, progress, overwrite=overwrite)
+        outcome = run_plan(prepared, cluster, progress)
     show_outcome(OUT, outcome)
     if not outcome.complete:
         raise typer.Exit(3)

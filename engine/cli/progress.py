@@ -15,6 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from engine.api import Silent
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -61,6 +63,10 @@ class TerminalProgress:
     ) -> None:
         self._bars.stop()
 
+    def waiting(self, reason: str) -> None:
+        """Print why nothing happens yet."""
+        self._console.print(escape(reason))
+
     def cluster_started(self, dashboard: str, workers: int) -> None:
         """Print where Dask shows its workers."""
         self._console.print(f"{workers} workers; Dask dashboard at {dashboard}")
@@ -73,11 +79,11 @@ class TerminalProgress:
         self._begun[name] = time.perf_counter()
         self._pixels[name] = 0
 
-    def region_done(self, name: str, pixels: int) -> None:
+    def regions_done(self, name: str, regions: int, pixels: int) -> None:
         """Move a bar on."""
         self._pixels[name] += pixels
         speed = self._pixels[name] / 1e6 / max(time.perf_counter() - self._begun[name], 1e-9)
-        self._bars.update(self._tasks[name], advance=1, speed=speed)
+        self._bars.update(self._tasks[name], advance=regions, speed=speed)
 
     def region_failed(self, failure: Failure) -> None:
         """Print why a region is given up."""
@@ -86,3 +92,45 @@ class TerminalProgress:
             f"{failure.attempts} tries:[/red] {escape(failure.message)}",
             highlight=False,
         )
+
+
+class CheckProgress(Silent):
+    """Counts the regions that a check has looked at, one line for each pass.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+        Where to draw.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Progress(
+            TextColumn("checked {task.description:<22}"),
+            TextColumn("{task.completed:>8} regions"),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def waiting(self, reason: str) -> None:
+        """Print why nothing happens yet."""
+        self._console.print(escape(reason))
+
+    def tell(self, name: str, regions: int) -> None:
+        """Count regions that were looked at."""
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=None)
+        self._bars.update(self._tasks[name], advance=regions)

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
+from engine.report import REASONS
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from engine.evaluation import Evaluation
-    from engine.planning import Plan
+    from engine.planning import Plan, StepCount
     from engine.running import Outcome
+    from engine.verifying import Verification
 
 
 def show_plan(console: Console, plan: Plan) -> None:
@@ -28,7 +31,12 @@ def show_plan(console: Console, plan: Plan) -> None:
         ("image", f"{job.source.path}, level {job.source.level}"),
         ("pixels", f"{height} x {width} (y, x)" + (f", {planes} planes" if planes else "")),
         ("result", str(job.out)),
-        ("regions", f"{plan.regions} of {plan.region} px; {plan.pending} to do"),
+        ("regions", f"{plan.regions} of {plan.region} px; {_left(plan.steps[0])}"),
+        *(
+            (f"  {step.name}", f"{step.regions}; {_left(step)}")
+            for step in plan.steps[1:]
+            if plan.choice.started and step.pending
+        ),
         ("workers", f"{plan.workers} with {plan.resources.threads} threads each"),
         ("memory per worker", f"{plan.worker_bytes / 2**30:.2f} GiB projected{on_device}"),
         ("to read", f"{plan.read_bytes / 1e9:.3f} GB, decoded"),
@@ -55,6 +63,33 @@ def show_plan(console: Console, plan: Plan) -> None:
     console.print(table, highlight=False)
 
 
+def _left(step: StepCount) -> str:
+    """Say what is left of a pass, by reason."""
+    if not step.pending:
+        return "all done"
+    reasons = ", ".join(f"{n} {REASONS[state]}" for state, n in sorted(step.reasons.items()))
+    return f"{step.pending} to do ({reasons})"
+
+
+def show_verification(console: Console, found: Verification) -> None:
+    """Print what a verification found."""
+    findings = found.findings
+    console.print(f"{findings.regions} regions, {findings.objects} objects", highlight=False)
+    for message in found.documents:
+        console.print(f"  [red]no document[/red] {escape(message)}", highlight=False)
+    for mark in findings.marks[:20]:
+        text = f"  {REASONS[mark.state]}: {mark.pass_name}, {mark.region}"
+        console.print(text, markup=False, highlight=False)
+    if len(findings.marks) > 20:
+        console.print(f"  and {len(findings.marks) - 20} more", highlight=False)
+    if found.clean:
+        console.print("all stand as recorded")
+    elif found.repaired or not findings.marks:
+        console.print("Give the run's command again to compute just these.")
+    else:
+        console.print("Mark them with --repair, then give the run's command again.")
+
+
 def show_outcome(console: Console, outcome: Outcome) -> None:
     """Print how a run ended."""
     report = outcome.report
@@ -65,7 +100,7 @@ def show_outcome(console: Console, outcome: Outcome) -> None:
         for name, value in summary_rows(report):
             console.print(f"  {name:<26}{value}", highlight=False)
     if outcome.failures:
-        console.print(f"[red]{len(outcome.failures)} regions are missing:[/red]")
+        console.print(f"[red]{outcome.missing} regions are missing:[/red]")
         for failure in outcome.failures[:20]:
             text = f"  {failure.pass_name}, {failure.region}: {failure.message}"
             console.print(text, markup=False)
@@ -100,6 +135,8 @@ def summary_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     rows.append(
         ("memory per worker", f"{peak / 2**30:.2f} GiB, projected {projected / 2**30:.2f} GiB")
     )
+    if report.get("regions_tried_again"):
+        rows.append(("tried more than once", f"{report['regions_tried_again']} regions"))
     pixels, seconds = report["pixels_computed_now"], report["seconds_total"]
     speed = f", {pixels / 1e6 / seconds:.2f} Mpx/s in all" if pixels else ""
     rows.append(("time", f"{seconds:.1f} s{speed}"))

@@ -13,8 +13,8 @@ import zarr
 from engine.errors import InputError
 from engine.evaluation.labels import LabelSource
 from engine.store.arrays import open_array
-from engine.store.files import local_path
 from engine.store.info import inspect_image
+from engine.store.location import Location
 from engine.store.resolve import read_group
 
 if TYPE_CHECKING:
@@ -42,20 +42,27 @@ def open_labels(path: str, *, label: str | None = None) -> LabelSource:
     InputError
         If there is nothing at the path, it is no label image, or `label` does not choose one.
     """
-    place = local_path(path)
-    if not place.exists():
+    place = Location.parse(path)
+    if not place.is_file():
+        if not place.can_list or place.is_folder():
+            return _open_folder(place, label)
         raise InputError(
             where=path, expected="a label image", found="nothing there", remedy="Check the path."
         )
-    if place.is_dir():
-        return _open_folder(place, label)
+    if not place.is_local:
+        raise InputError(
+            where=path,
+            expected="labels in an OME-Zarr, which can be read from there, or a local file",
+            found="a file in a bucket or on a web server",
+            remedy="Copy the file and give its path.",
+        )
     if label is not None:
         raise _not_chosen(path, label, "a file, which holds one image without a name")
     suffix = place.suffix.lower()
     if suffix in (".tif", ".tiff"):
-        return _open_tiff(path)
+        return _open_tiff(str(place))
     if suffix == ".png":
-        return _open_png(path)
+        return _open_png(str(place))
     raise InputError(
         where=path,
         expected="labels in an OME-Zarr, a TIFF or a PNG",
@@ -64,11 +71,12 @@ def open_labels(path: str, *, label: str | None = None) -> LabelSource:
     )
 
 
-def _open_folder(folder: Path, label: str | None) -> LabelSource:
+def _open_folder(folder: Location, label: str | None) -> LabelSource:
     """Labels of an OME-Zarr: those beside an image, a listing of labels, or an image itself."""
     group = read_group(folder)
     names = group.ome.get("labels")
-    if names is None and (folder / "labels").is_dir():
+    documents = ("zarr.json", ".zgroup", ".zattrs")
+    if names is None and any((folder / "labels" / name).is_file() for name in documents):
         folder = folder / "labels"
         names = read_group(folder).ome.get("labels")
     if not isinstance(names, list):
@@ -83,10 +91,10 @@ def _open_folder(folder: Path, label: str | None) -> LabelSource:
     return _open_image(folder / label)
 
 
-def _open_image(folder: Path) -> LabelSource:
+def _open_image(folder: Location) -> LabelSource:
     """Level 0 of one OME-Zarr image."""
     info = inspect_image(folder)
-    array = open_array(Path(info.path) / info.levels[0].path)
+    array = open_array(Location(info.path) / info.levels[0].path)
     return LabelSource(info.path, array, tuple(axis.name for axis in info.axes))
 
 

@@ -1,6 +1,20 @@
 """Decisions before a run: what would be done, at what cost, and what is refused."""
 
+from engine.planning.editions import STAGES, Wish
 from engine.planning.job import Job, Layer, Pass, SourceRef
-from engine.planning.plan import Plan, make_ingest_plan, make_plan
+from engine.planning.pending import StepCount
+from engine.planning.plan import Plan, make_ingest_plan, make_plan, with_marks
 
-__all__ = ["Job", "Layer", "Pass", "Plan", "SourceRef", "make_ingest_plan", "make_plan"]
+__all__ = [
+    "STAGES",
+    "Job",
+    "Layer",
+    "Pass",
+    "Plan",
+    "SourceRef",
+    "StepCount",
+    "Wish",
+    "make_ingest_plan",
+    "make_plan",
+    "with_marks",
+]

@@ -5,29 +5,20 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from engine.errors import OutputError
-
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
 
-def compare_parts(old: dict[str, str], new: dict[str, str], out: Path) -> None:
-    """Refuse to continue a run with something else that decides pixels.
+def named_changes(old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    """List every difference with its old and its new value.
 
-    Raises
-    ------
-    OutputError
-        Names every difference, old and new value.
+    Examples
+    --------
+    >>> named_changes({"tiling.overlap": "64"}, {"tiling.overlap": "96", "weights": "0" * 64})
+    'tiling.overlap: 64 -> 96; weights: absent -> 000000000000'
     """
     names = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
-    if names:
-        changed = "; ".join(f"{k}: {_shown(old.get(k))} -> {_shown(new.get(k))}" for k in names)
-        raise OutputError(
-            where=f"OUT '{out}'",
-            expected="the settings, model and input that it was started with",
-            found=changed,
-            remedy="Choose another OUT, or go back to the settings of this one.",
-        )
+    return "; ".join(f"{k}: {_shown(old.get(k))} -> {_shown(new.get(k))}" for k in names)
 
 
 def _shown(value: str | None) -> str:

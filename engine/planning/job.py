@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from engine.recipe import StarDistRecipe
@@ -12,13 +12,13 @@ from engine.stages.stardist import Candidates, Instances
 from tiling import Box, Grid
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from engine.device import Launch
     from engine.networks.model_folder import ModelFolder
     from engine.recipe import IdentityRecipe
     from engine.stages.base import Frame
-    from engine.store import Axis, Level
+    from engine.store import Axis, Level, Location
 
 #: Largest region, in pixels, of the passes that compute no tiles: they gain nothing from size.
 LARGEST_DRAWN = 4096
@@ -117,6 +117,8 @@ class Pass:
         Pixels of the level that is read per pixel of the grid.
     after : str
         Name of the pass that must be complete before; "" for none.
+    digest : str
+        Of everything that decides what it writes; "" while a plan is being made.
     """
 
     name: str
@@ -126,6 +128,7 @@ class Pass:
     level: int = 0
     shrink: int = 1
     after: str = ""
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ class Job:
 
     Parameters
     ----------
-    out : Path
+    out : Location
         Where the result goes.
     source : SourceRef
         Where pixels come from.
@@ -150,13 +153,21 @@ class Job:
         Side of a shard in pixels of the level that is read.
     digest : str
         Of everything that decides pixels.
+    tables : str
+        Folder, below OUT, of the parts of the table.
+    digests : mapping of str to str
+        What decides each pass; see `engine.planning.identity`.
+    token : str
+        Names the start of the run: what a process keeps in memory belongs to it.
+    index : str
+        Name of the index of objects, once pass 1 is complete.
     launch : Launch or None
         How the network runs.
     model : ModelFolder or None
         The network.
     """
 
-    out: Path
+    out: Location
     source: SourceRef
     frame: Frame
     recipe: IdentityRecipe | StarDistRecipe
@@ -164,6 +175,10 @@ class Job:
     area: Box
     shard: int
     digest: str
+    tables: str = ""
+    digests: Mapping[str, str] = field(default_factory=dict, hash=False)
+    token: str = ""
+    index: str = ""
     launch: Launch | None = None
     model: ModelFolder | None = None
 
@@ -249,7 +264,7 @@ class Job:
             for layer in self.layers
             for k in range(1, len(layer.levels))
         ]
-        return tuple(passes)
+        return tuple(replace(step, digest=self.digests.get(step.name, "")) for step in passes)
 
     def statistics_pass(self, name: str) -> Pass:
         """Make a sweep of pass 0; its cells do not depend on how the result is stored."""
@@ -257,7 +272,8 @@ class Job:
         if self.stardist.normalise.over == "local":
             cell = self.stardist.normalise.cell
             side = max(1, side // cell) * cell
-        return Pass(name, "statistics", Grid(self.frame.planes, self.frame.extent, (side, side)))
+        grid = Grid(self.frame.planes, self.frame.extent, (side, side))
+        return Pass(name, "statistics", grid, digest=self.digests.get("statistics", ""))
 
     def _source_of(self, layer: Layer, level: int) -> str:
         """Name of the pass that writes the level above one of a layer."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.device import Launch, choose_device, choose_precision
@@ -19,6 +17,7 @@ from engine.recipe import IdentityRecipe, NormaliseSettings, StarDistRecipe
 from engine.stages.base import Frame
 from engine.stages.normalise import Normalise
 from engine.stages.stardist import Candidates, Instances
+from engine.store import Location, local_path
 from engine.store.axes import Axis
 from engine.store.sources import open_source
 
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
     from engine.ledger import Ledger
     from engine.recipe import Settings, Storage
     from engine.store import ImageInfo
+
+#: Stands for OUT until it is checked.
+NOWHERE = Location("/")
 
 #: A side of fewer pixels is no image.
 SMALLEST_SIDE = 2
@@ -83,8 +85,9 @@ def stardist_job(
     ref = SourceRef(info.path, foreign=False, level=level, channels=channels)
     launch = Launch(device, precision, settings.resources.launch or 1)
     job = Job(
-        Path(), ref, frame, recipe, tuple(layers), frame.bounds, storage.shard, "", launch, model
-    )
+        NOWHERE, ref, frame, recipe, tuple(layers), frame.bounds, storage.shard, "",
+        launch=launch, model=model,
+    )  # fmt: skip
     versions = {f"stage.{s.name}": str(s.version) for s in (Normalise, Candidates, Instances)}
     facts = {"weights": model.sha256, "device": device}
     return job, {**facts, **versions, "storage.with_image": str(storage.with_image)}
@@ -109,13 +112,14 @@ def copy_job(
     frame = Frame(info.plane_shape, (height, width), info.n_channels, info.dtype)
     channels = tuple(range(info.n_channels))
     ref = SourceRef(info.path, foreign=False, level=level, channels=channels)
-    return Job(Path(), ref, frame, recipe, (layer,), frame.bounds, storage.shard, ""), {}
+    return Job(NOWHERE, ref, frame, recipe, (layer,), frame.bounds, storage.shard, ""), {}
 
 
 def ingest_job(
     source: str, storage: Storage, pixel_size_um: float | None
 ) -> tuple[Job, dict[str, str]]:
     """Job of an ingest, and what decides its pixels beside the recipe."""
+    source = str(local_path(source).absolute())
     with open_source(source) as opened:
         info, stamps = opened.info, opened.fingerprint()
     if pixel_size_um is not None:
@@ -143,7 +147,7 @@ def ingest_job(
     frame = Frame(planes, (height, width), info.channels, info.dtype)
     ref = SourceRef(source, foreign=True, level=0, channels=tuple(range(info.channels)))
     recipe = IdentityRecipe(method="identity")
-    job = Job(Path(), ref, frame, recipe, (layer,), frame.bounds, storage.shard, "")
+    job = Job(NOWHERE, ref, frame, recipe, (layer,), frame.bounds, storage.shard, "")
     stamp = hashlib.sha256(json.dumps([[s.path, s.size, s.mtime_ns] for s in stamps]).encode())
     extra = {
         "ingest": "1",
@@ -201,22 +205,7 @@ def input_identity(info: ImageInfo, level: int) -> dict[str, str]:
         "image.shape": str(chosen.shape),
         "image.scale": str(chosen.scale),
         "image.translation": str(chosen.translation),
-        "image.objects": stored_objects(Path(info.path) / chosen.path),
     }
-
-
-def stored_objects(folder: Path) -> str:
-    """Name the content of an array without reading it: SHA-256 over path, size and time of change.
-
-    Another image at the same place, of the same shape, has other objects.
-    """
-    stamps = []
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = Path(parent) / name
-            found = path.stat()
-            stamps.append((str(path.relative_to(folder)), found.st_size, found.st_mtime_ns))
-    return hashlib.sha256(json.dumps(sorted(stamps)).encode()).hexdigest()
 
 
 def _channels(info: ImageInfo, wanted: Sequence[int | str]) -> tuple[int, ...]:

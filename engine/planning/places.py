@@ -6,37 +6,40 @@ import os
 from typing import TYPE_CHECKING
 
 from engine.errors import OutputError, ResourceError
-from engine.ledger import Ledger
-from engine.store import free_bytes, local_path
+from engine.ledger import FOLDER, Ledger
+from engine.store import Location, check_store, free_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+# Documents that tell a Zarr of someone else.
+_DOCUMENTS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 
-def check_out(out: str | Path, source: str) -> Path:
-    """Path of OUT, if it is free or holds a run of ours, and does not touch the source.
+
+def check_out(out: str | Path, source: str) -> Location:
+    """Location of OUT, if it is free or holds a run of ours, and does not touch the source.
 
     Parameters
     ----------
     out : str or Path
-        Where the result should go.
+        Where the result should go: on a disk, or in a bucket.
     source : str
         The image or file that is read.
 
     Returns
     -------
-    Path
+    Location
         Absolute, with symbolic links followed.
 
     Raises
     ------
     OutputError
-        If it lies inside the source, around it, or holds something else.
+        If it lies inside the source, around it, cannot be written, or holds something else.
     """
+    named = Location.parse(out, OutputError)
     # Links followed: by another name, OUT could lie inside the image all the same.
-    named = local_path(out, OutputError)
-    place, image = named.resolve(), local_path(source).resolve()
-    if place == image or image in place.parents or place in image.parents:
+    place, image = _resolved(named), _resolved(Location.parse(source))
+    if place.is_inside(image) or image.is_inside(place):
         relation = "the same place" if place == image else f"'{place}' and '{image}'"
         raise OutputError(
             where=f"OUT '{out}'",
@@ -44,9 +47,19 @@ def check_out(out: str | Path, source: str) -> Path:
             found=relation,
             remedy="Choose another OUT, beside the image.",
         )
-    if place.exists() and not place.is_dir():
+    if place.url.startswith("http"):
+        raise OutputError(
+            where=f"OUT '{out}'",
+            expected="a path of a disk, or s3://bucket/name",
+            found="a web server, which takes no data",
+            remedy="Choose another OUT.",
+        )
+    check_store(place, OutputError)
+    if place.is_file():
         raise _not_ours(out, "a file")
-    if place.is_dir() and not Ledger(place).exists and any(place.iterdir()):
+    folders, objects = place.children()
+    # A run that ended in its first second leaves its records without a document.
+    if not Ledger(place).exists and (objects or set(folders) - {FOLDER}):
         raise _not_ours(out, "a folder that tilewright did not start")
     _check_parents(out, place)
     if named.suffix != ".zarr":
@@ -59,23 +72,29 @@ def check_out(out: str | Path, source: str) -> Path:
     return place
 
 
-def _check_parents(out: str | Path, place: Path) -> None:
+def _resolved(place: Location) -> Location:
+    return Location(str(place.path.resolve())) if place.is_local else place
+
+
+def _check_parents(out: str | Path, place: Location) -> None:
     """Refuse a place below a file, inside a Zarr of someone else, or where nothing can be made."""
-    above = next(folder for folder in place.parents if folder.exists())
-    documents = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
-    store = next(
-        (p for p in (above, *above.parents) if any((p / name).is_file() for name in documents)),
-        None,
-    )
-    if not above.is_dir():
-        found = f"the file '{above}' above it"
-    elif store is not None:
-        found = f"a place inside the Zarr '{store}'"
-    elif not os.access(above, os.W_OK | os.X_OK):
-        found = f"the folder '{above}', which this user cannot write"
-    else:
-        return
-    raise OutputError(
+    parents = [place.parent]
+    while parents[-1].parent != parents[-1]:
+        parents.append(parents[-1].parent)
+    if place.is_local:
+        parents = parents[next(k for k, p in enumerate(parents) if p.path.exists()) :]
+        above = parents[0]
+        if above.is_file():
+            raise _no_place(out, f"the file '{above}' above it")
+    store = next((p for p in parents if any((p / n).is_file() for n in _DOCUMENTS)), None)
+    if store is not None:
+        raise _no_place(out, f"a place inside the Zarr '{store}'")
+    if place.is_local and not os.access(parents[0].path, os.W_OK | os.X_OK):
+        raise _no_place(out, f"the folder '{parents[0]}', which this user cannot write")
+
+
+def _no_place(out: str | Path, found: str) -> OutputError:
+    return OutputError(
         where=f"OUT '{out}'",
         expected="a place in a folder of its own that can be written",
         found=found,
@@ -83,12 +102,12 @@ def _check_parents(out: str | Path, place: Path) -> None:
     )
 
 
-def check_replaceable(place: Path) -> None:
+def check_replaceable(place: Location) -> None:
     """Refuse to replace anything but an image that an ingest made.
 
     Parameters
     ----------
-    place : Path
+    place : Location
         As `check_out` gave it.
 
     Raises
@@ -106,8 +125,8 @@ def check_replaceable(place: Path) -> None:
         )
 
 
-def check_disk(out: Path, needed: int) -> int:
-    """Free bytes where OUT goes.
+def check_disk(out: Location, needed: int) -> None:
+    """Refuse a disk that cannot hold the result; buckets set no limit.
 
     Raises
     ------
@@ -115,14 +134,13 @@ def check_disk(out: Path, needed: int) -> int:
         If less is free than is needed.
     """
     free = free_bytes(out)
-    if free < needed:
+    if free is not None and free < needed:
         raise ResourceError(
             where=f"disk of '{out}'",
             expected=f"{needed / 1e9:.2f} GB free",
             found=f"{free / 1e9:.2f} GB",
             remedy="Make space, choose another OUT, or run a part with --within.",
         )
-    return free
 
 
 def _not_ours(out: str | Path, found: str) -> OutputError:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engine.errors import RecipeError
-from engine.ledger import Ledger
-from engine.planning.changes import compare_parts
+from engine.ledger import FOLDER, Ledger, State
 from engine.planning.cost import (
     Tiles,
     choose_launch,
@@ -20,7 +18,16 @@ from engine.planning.cost import (
     device_bytes,
     worker_bytes,
 )
-from engine.planning.job import LARGEST_DRAWN, Pass
+from engine.planning.editions import (
+    Choice,
+    Wish,
+    choose,
+    downstream,
+    fingerprint,
+    renewed,
+    with_editions,
+)
+from engine.planning.identity import pass_digests, version_parts, written
 from engine.planning.jobs import (
     check_extent,
     copy_job,
@@ -30,14 +37,19 @@ from engine.planning.jobs import (
     stardist_job,
 )
 from engine.planning.layers import disk_bytes, layer_bytes
+from engine.planning.pending import StepCount, count_regions
 from engine.planning.places import check_disk, check_out, check_replaceable
+from engine.planning.probes import check_probe, probe_image
 from engine.recipe import StarDistRecipe, digest, digest_parts
-from engine.store import inspect_image, local_path
-from tiling import Box, Region
+from engine.store import inspect_image
+from tiling import Box
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from typing import Any
 
+    from engine.ledger import Mark
     from engine.planning.job import Job
     from engine.recipe import Resources, Settings, Storage
 
@@ -66,10 +78,18 @@ class Plan:
         Tiles that are computed, and how many of them twice.
     read_bytes, write_bytes, disk_bytes : int
         Decoded bytes read and written, and bytes set aside on disk.
-    regions, pending : int
-        Regions in all, and those that are not done.
-    notes : tuple of str
-        What the user should know and can be done all the same.
+    steps : tuple of StepCount
+        What is left of every pass, and why.
+    choice : Choice
+        Which run is meant: the one that stands, or one beside it.
+    seen : str
+        Names the state of OUT for which the plan is good.
+    wish : str
+        "", "restart", or the stage that is computed anew.
+    probe : tuple of (str, str)
+        Names and tags of a few objects of the input, to know it again.
+    marks : tuple of Mark
+        Regions that a check found missing, damaged or changed: revoked when the run starts.
     """
 
     job: Job
@@ -83,12 +103,39 @@ class Plan:
     read_bytes: int
     write_bytes: int
     disk_bytes: int
-    regions: int
-    pending: int
-    notes: tuple[str, ...] = ()
+    steps: tuple[StepCount, ...]
+    choice: Choice
+    seen: str
+    wish: str
+    probe: tuple[tuple[str, str], ...] = ()
+    marks: tuple[Mark, ...] = field(default=(), repr=False)
+
+    @property
+    def regions(self) -> int:
+        """Regions of the first pass, in all."""
+        return self.steps[0].regions
+
+    @property
+    def pending(self) -> int:
+        """Those of them that are not done."""
+        return self.steps[0].pending
+
+    def document(self) -> Mapping[str, Any]:
+        """Read the document of the run that is meant, where it was started."""
+        ledger = Ledger(self.job.out)
+        coming = ledger.read_next() if self.choice.beside else None
+        return ledger.read_run() if coming is None else coming
 
 
-def make_plan(image: str, out: str | Path, settings: Settings, within: Box | None = None) -> Plan:
+def make_plan(
+    image: str,
+    out: str | Path,
+    settings: Settings,
+    within: Box | None = None,
+    wish: Wish = Wish(),  # noqa: B008 - frozen
+    *,
+    trust_input: bool = True,
+) -> Plan:
     """Plan a run of a recipe.
 
     Parameters
@@ -101,6 +148,11 @@ def make_plan(image: str, out: str | Path, settings: Settings, within: Box | Non
         Recipe, storage and resources.
     within : Box or None
         Part of every plane, in pixels of the level that is read; widened to whole shards.
+    wish : Wish
+        What to do where a run of other settings, or a complete one, stands in OUT.
+    trust_input : bool
+        Take the image for the one that the run was started with where a few of its objects are
+        unchanged, and refuse otherwise; False where a check of all objects follows.
 
     Returns
     -------
@@ -113,8 +165,6 @@ def make_plan(image: str, out: str | Path, settings: Settings, within: Box | Non
     """
     place = check_out(out, image)
     info = inspect_image(image)
-    # Workers may stand elsewhere, and a preview may be asked for from another folder.
-    info = replace(info, path=str(Path(info.path).resolve()))
     recipe = settings.recipe
     level = recipe.input.level
     if level >= len(info.levels):
@@ -138,7 +188,11 @@ def make_plan(image: str, out: str | Path, settings: Settings, within: Box | Non
         "storage.chunk": str(settings.storage.chunk),
         "storage.shard": str(settings.storage.shard),
     }
-    return _finish(replace(job, out=place, area=area), extra, settings.resources)
+    prepared = _finish(replace(job, out=place, area=area), extra, settings.resources, wish)
+    probe = probe_image(info, level)
+    if prepared.choice.started and trust_input:
+        check_probe(image, prepared.document()["probe"], probe)
+    return replace(prepared, probe=probe)
 
 
 def make_ingest_plan(
@@ -165,7 +219,8 @@ def make_ingest_plan(
     pixel_size_um : float or None
         Side of a pixel in micrometres, in place of what the source says.
     overwrite : bool
-        Plan as if what an earlier ingest made there were gone.
+        Make the image anew beside the one that an earlier ingest made, and replace that in the
+        end.
 
     Returns
     -------
@@ -179,89 +234,113 @@ def make_ingest_plan(
     place = check_out(dest, source)
     if overwrite:
         check_replaceable(place)
-    job, extra = ingest_job(str(local_path(source).absolute()), storage, pixel_size_um)
-    job = replace(job, out=place)
-    return _finish(job, extra, resources, fresh=overwrite)
+    job, extra = ingest_job(source, storage, pixel_size_um)
+    wish = Wish(restart=overwrite and Ledger(place).exists)
+    return _finish(replace(job, out=place), extra, resources, wish)
 
 
-def pending_regions(step: Pass, done: Iterable[Region], region: int, area: Box) -> Iterator[Region]:
-    """Regions of a pass that are still to be done.
+def with_marks(plan: Plan, marks: Sequence[Mark]) -> Plan:
+    """Plan that computes again what a check found, and what depends on changed input.
 
     Parameters
     ----------
-    step : Pass
-        The pass.
-    done : iterable of Region
-        Its regions that stand, of any size.
-    region : int
-        Side of a region in pixels of the level that is read; pyramids take single shards.
-    area : Box
-        Part of every plane that is done, in pixels of the level that is read.
+    plan : Plan
+        As planned from the records.
+    marks : sequence of Mark
+        What `engine.checking` found; revoked when the run starts.
     """
-    cell = step.grid.cell
-    side = region if step.kind == "regions" else min(region, LARGEST_DRAWN)
-    times = 1 if step.kind in ("pyramid", "range", "statistics") else max(1, side // cell[0])
-    bounds = Box.of_shape(step.grid.extent)
-    within = bounds
-    if step.kind not in ("range", "statistics"):
-        within = area.coarsen(step.shrink).snap(cell).clip(bounds)
-    for left in step.grid.missing(done, (cell[0] * times, cell[1] * times)):
-        core = left.core.clip(within)
-        if not core.empty:
-            yield Region(left.plane, core)
+    plan = replace(plan, marks=tuple(marks))
+    states = _states(plan.job)
+    steps = {step.name: step for step in plan.job.passes()}
+    for mark in marks:
+        if mark.pass_name in steps and mark.digest == steps[mark.pass_name].digest:
+            step = steps[mark.pass_name]
+            states[step.name][step.grid.cells(mark.region)] = mark.state
+    return _follow_input(plan, states)
 
 
-def waves(passes: Sequence[Pass]) -> list[list[Pass]]:
-    """Group passes so that each needs only passes of earlier groups.
-
-    Examples
-    --------
-    >>> from tiling import Grid
-    >>> grid = Grid((), (1, 1), (1, 1))
-    >>> first, beside = Pass("a", "regions", grid), Pass("b", "copy", grid)
-    >>> [[p.name for p in w] for w in waves([first, Pass("c", "labels", grid, after="a"), beside])]
-    [['a', 'b'], ['c']]
-    """
-    depth: dict[str, int] = {}
-    groups: list[list[Pass]] = []
-    for step in passes:
-        depth[step.name] = depth[step.after] + 1 if step.after else 0
-        if depth[step.name] == len(groups):
-            groups.append([])
-        groups[depth[step.name]].append(step)
-    return groups
-
-
-def _finish(job: Job, extra: dict[str, str], resources: Resources, *, fresh: bool = False) -> Plan:
-    """Digest, compare with what stands in OUT unless the run starts afresh, and count."""
-    parts = digest_parts(job.recipe, extra)
+def _finish(job: Job, extra: dict[str, str], resources: Resources, wish: Wish) -> Plan:
+    """Digest, find out which run is meant, and count what is left of it."""
+    parts = digest_parts(job.recipe, extra | version_parts(job))
     job = replace(job, digest=digest(parts))
     ledger = Ledger(job.out)
-    if ledger.exists and not fresh:
-        compare_parts(ledger.read_run().get("parts", {}), parts, job.out)
-    job = choose_launch(job, resources)
+    standing = ledger.read_run() if ledger.exists else None
+    coming = ledger.read_next() if ledger.exists else None
+    choice = choose(job, parts, standing, coming, wish)
+    job = choose_launch(_in_editions(job, parts, choice, standing), resources)
     workers = choose_workers(job, resources)
     region = choose_region(job, resources, workers)
-    total = pending = 0
-    for step in job.passes()[:1]:
-        records = [] if fresh else ledger.records(step.name, job.digest)
-        done = [record.region for record in records]
-        total = len(list(pending_regions(step, [], region, job.area)))
-        pending = len(list(pending_regions(step, done, region, job.area)))
     tiles = count_tiles(job, region) if isinstance(job.recipe, StarDistRecipe) else Tiles(0, 0)
     share = job.area.size / job.frame.bounds.size
-    disk = int(disk_bytes(job.layers) * share)
-    if pending == total:
-        check_disk(job.out, disk)
     planes = int(np.prod(job.frame.planes, dtype=np.int64))
     pixels = planes * job.area.size * job.frame.channels * np.dtype(job.frame.dtype).itemsize
-    return Plan(
+    plan = Plan(
         job, parts, resources, region, workers,
         worker_bytes(job, region, resources.threads), device_bytes(job, region), tiles,
         read_bytes=int(pixels * (2 if tiles.once else 1)),
         write_bytes=int(sum(map(layer_bytes, job.layers)) * share),
-        disk_bytes=disk, regions=total, pending=pending,
+        disk_bytes=int(disk_bytes(job.layers) * share), steps=(), choice=choice,
+        seen=fingerprint(standing, coming),
+        wish=wish.recompute or ("restart" if wish.restart else ""),
     )  # fmt: skip
+    plan = _follow_input(plan, _states(job))
+    if plan.pending == plan.regions:
+        check_disk(job.out, plan.disk_bytes)
+    return plan
+
+
+def _states(job: Job) -> dict[str, np.ndarray]:
+    """States of the cells of all passes, from the records."""
+    ledger = Ledger(job.out)
+    return {step.name: ledger.states(step.name, step.digest, step.grid) for step in job.passes()}
+
+
+def _follow_input(plan: Plan, states: dict[str, np.ndarray]) -> Plan:
+    """Count what is left; where input changed, what depends on all regions is made anew beside."""
+    job, choice = plan.job, plan.choice
+    first = [s for s in job.passes() if s.kind in ("regions", "copy")]
+    changed = {s.name for s in first if (states[s.name] == State.CHANGED).any()}
+    if changed and choice.started and (plan.marks or not choice.beside):
+        ledger = Ledger(job.out)
+        standing, coming = ledger.read_run(), ledger.read_next()
+        anew = downstream(job, changed) - {written(s) for s in first}
+        choice = renewed(choice.editions, anew, standing, coming)
+        job = _in_editions(job, plan.parts, choice, standing)
+        kept = {s.name for s in plan.job.passes() if s.digest in job.digests.values()}
+        fresh = _states(job)
+        states = {name: states[name] if name in kept else fresh[name] for name in fresh}
+    steps = tuple(
+        count_regions(step, states[step.name], plan.region, job.area) for step in job.passes()
+    )
+    return replace(plan, job=job, choice=choice, steps=steps)
+
+
+def _in_editions(
+    job: Job, parts: Mapping[str, str], choice: Choice, standing: Mapping[str, Any] | None
+) -> Job:
+    """Job that writes the editions that were chosen."""
+    return replace(
+        job,
+        layers=tuple(with_editions(layer, choice.editions) for layer in job.layers),
+        digests=pass_digests(job, parts, choice.editions),
+        tables=_tables(job, choice, standing),
+    )
+
+
+def _tables(job: Job, choice: Choice, standing: Mapping[str, Any] | None) -> str:
+    """Folder of the parts of the table: where users look, or beside until it is published."""
+    if not isinstance(job.recipe, StarDistRecipe):
+        return ""
+    name = job.stardist.instances.name
+    edition = choice.editions[name]
+    if standing is None or standing["editions"].get(name) == edition:
+        return tables_folder(name)
+    return f"{FOLDER}/tables/{name}-e{edition}.parquet"
+
+
+def tables_folder(name: str) -> str:
+    """Folder, below OUT, of the table of a label image, as users see it."""
+    return f"tables/{name}.parquet"
 
 
 def _area(within: Box | None, extent: Sequence[int], shard: int) -> Box:

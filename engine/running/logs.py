@@ -5,27 +5,39 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from engine.store import Location
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _LOGGERS = ("engine", "distributed")
 
 
 @contextmanager
-def log_to_folder(folder: Path) -> Iterator[Path]:
-    """Write what this process logs to a new file in `folder`, until the block ends.
+def log_to_folder(folder: Location) -> Iterator[None]:
+    """Write what this process logs to a new object in `folder`, until the block ends.
 
-    Yields
-    ------
-    Path
-        The file.
+    On a disk line by line; elsewhere as a whole, at the end.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.log"
+    name = f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.log"
+    with TemporaryDirectory() as scratch:
+        place = folder.path if folder.is_local else Path(scratch)
+        place.mkdir(parents=True, exist_ok=True)
+        try:
+            with _logging_to(place / name):
+                yield
+        finally:
+            if not folder.is_local:
+                (folder / name).write_bytes((place / name).read_bytes())
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter(_FORMAT))
     loggers = [logging.getLogger(name) for name in _LOGGERS]
@@ -35,7 +47,7 @@ def log_to_folder(folder: Path) -> Iterator[Path]:
     for logger in loggers:
         logger.addHandler(handler)
     try:
-        yield path
+        yield
     finally:
         for logger in loggers:
             logger.removeHandler(handler)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from engine.planning import Job, Layer
 
 
-def create_outputs(job: Job) -> None:
-    """Make all arrays, empty, and all metadata; what stands already stays as it is."""
+def create_arrays(job: Job) -> None:
+    """Make all arrays, empty; what stands already stays as it is."""
     for layer in job.layers:
         for k, level in enumerate(layer.levels):
             spec = ArraySpec(
@@ -38,6 +38,11 @@ def create_outputs(job: Job) -> None:
                 layer.axes,
             )
             create_array(job.out / layer.group, layer.levels[k].path, spec)
+
+
+def write_metadata(job: Job) -> None:
+    """Let the metadata of all groups name the arrays of this run; written again where they do."""
+    for layer in job.layers:
         if layer.is_label and layer.group:
             _label_metadata(job, layer)
         elif layer.group:

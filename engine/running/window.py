@@ -1,47 +1,76 @@
-"""A bounded window of tasks: as many as keep the workers busy, and no more in the scheduler."""
+"""A bounded window of tasks: as many as keep the workers busy, and no more in the scheduler.
+
+::
+
+    units ──► in flight ──► receipt: records to the journal
+                 │  ▲
+                 │  └── tried again after a pause, elsewhere, each region by itself
+                 └──► quarantine, when its tries are used up
+
+What waits, flies and comes back is decided here, on one thread; Dask's callbacks only put futures
+into a queue. Nothing is kept of a unit that is done.
+"""
 
 from __future__ import annotations
 
+import heapq
 import logging
-from dataclasses import dataclass
-from itertools import islice
+import queue
+import time
+from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from distributed import as_completed
+from distributed import get_worker
 
-from engine.ledger import Failure, Ledger
-from engine.tasks import perform
+from engine.errors import StoppedRunError
+from engine.tasks import Receipt, Trouble, Unit, perform
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from distributed import Client, Future
 
-    from engine.ledger import Record
-    from engine.planning import Job, Pass
-    from tiling import Region
+    from engine.planning import Job
+    from engine.tasks import Doing
 
 _LOG = logging.getLogger(__name__)
 
 #: Tasks in flight per thread of the cluster: one runs, one waits at the worker.
 PER_THREAD = 2
 
+#: Pause before the second try of a region; each further one is twice as long, up to the longest.
+PAUSE_S = 0.5
+LONGEST_PAUSE_S = 15.0
+
+#: How often the driver looks whether it should stop, or whether the workers are gone.
+TICK_S = 0.5
+
+#: How often the workers are counted.
+COUNT_EACH_S = 5.0
+
+#: How long a cluster may be without any worker before the run stops.
+WORKERLESS_S = 300.0
+
 
 @dataclass(frozen=True, slots=True)
-class Unit:
-    """One region of one pass: what a task does.
+class Given:
+    """A region that is given up.
 
     Parameters
     ----------
-    step : Pass
-        The pass.
-    region : Region
-        The region.
+    unit : Unit
+        The region, by itself.
+    message : str
+        Why, as the user reads it.
+    attempts : int
+        How often it was tried.
     """
 
-    step: Pass
-    region: Region
+    unit: Unit
+    message: str
+    attempts: int
 
 
 @dataclass(frozen=True)
@@ -54,70 +83,228 @@ class Window:
         The cluster.
     job : Job
         The run.
+    epoch : int
+        Under which records count.
     retries : int
         How often a region that failed is tried again.
+    check : callable
+        Raises where the run must stop: the lease is lost.
+    doing : callable or None
+        What is done for a region; the pass's own where None.
     """
 
     client: Client
     job: Job
+    epoch: int
     retries: int
+    check: Callable[[], None]
+    doing: Doing | None = None
 
-    def run(self, units: Iterable[Unit]) -> Iterator[Record | Failure]:
+    def run(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, Receipt] | Given]:
         """Do units that do not need each other; yield what became of each as it is known.
 
-        Tasks return their records, some hundred bytes; results are let go at once. A region that
-        fails is tried again; when its tries are used up its failure is recorded, and the others
-        go on.
+        Raises
+        ------
+        StoppedRunError
+            If every further region would fail too: a full disk, a lost permission; or if the
+            scheduler or all workers are gone.
         """
-        waiting = iter(units)
-        threads = sum(self.client.nthreads().values())
-        tries: dict[Unit, int] = {}
-        places: dict[object, Unit] = {}
-        flying = as_completed(with_results=False, raise_errors=False)
+        flight = _Flight(self, iter(units))
         try:
-            for unit in islice(waiting, PER_THREAD * max(1, threads)):
-                self._submit(unit, tries, places, flying)
-            for future in flying:
-                unit = places.pop(future.key)
-                outcome = self._settle(future, unit, tries)
-                if outcome is None:
-                    self._submit(unit, tries, places, flying)
-                    continue
-                yield outcome
-                for following in islice(waiting, 1):
-                    self._submit(following, tries, places, flying)
+            while flight.fill():
+                self.check()
+                yield from flight.land()
         finally:
-            self.client.cancel(list(flying.futures), force=True)
+            flight.abandon()
 
-    def _submit(
-        self,
-        unit: Unit,
-        tries: dict[Unit, int],
-        places: dict[object, Unit],
-        flying: as_completed,
-    ) -> None:
-        tries[unit] = tries.get(unit, 0) + 1
+
+@dataclass
+class _Try:
+    """A unit on its way."""
+
+    unit: Unit
+    attempt: int = 1
+    avoid: str = ""
+    worker: str = ""
+
+
+@dataclass
+class _Flight:
+    """What a window has in flight, and what waits to be tried again."""
+
+    window: Window
+    units: Iterator[Unit]
+    flying: dict[str, tuple[_Try, Future[tuple[str, Receipt]]]] = field(default_factory=dict)
+    waiting: list[tuple[float, int, _Try]] = field(default_factory=list)
+    landed: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
+    numbers: Iterator[int] = field(default_factory=count)
+    alone_since: float | None = None
+    threads: int = 0
+    counted: float = -COUNT_EACH_S
+
+    def fill(self) -> bool:
+        """Send what there is room for; False where nothing is left to do."""
+        room = self._room()
+        while len(self.flying) < room:
+            if self.waiting and self.waiting[0][0] <= time.monotonic():
+                self._send(heapq.heappop(self.waiting)[2])
+                continue
+            unit = next(self.units, None)
+            if unit is None:
+                break
+            self._send(_Try(unit))
+        return bool(self.flying or self.waiting)
+
+    def land(self) -> Iterator[tuple[Unit, Receipt] | Given]:
+        """Wait a little; yield what became of what came back."""
+        try:
+            keys = [self.landed.get(timeout=self._patience())]
+        except queue.Empty:
+            self._look_after()
+            return
+        while not self.landed.empty():
+            keys.append(self.landed.get())
+        self.alone_since = None
+        for key in keys:
+            tried, future = self.flying.pop(key)
+            yield from self._settle(tried, future)
+
+    def abandon(self) -> None:
+        """Let go of everything that is in flight."""
+        futures = [future for _, future in self.flying.values()]
+        if futures and self.window.client.status == "running":
+            self.window.client.cancel(futures, force=True, reason="stopped")
+
+    def _room(self) -> int:
+        """Tasks that may be in flight; workers may come and go."""
+        if time.monotonic() - self.counted >= COUNT_EACH_S:
+            self.threads = sum(self._workers().values())
+            self.counted = time.monotonic()
+        return PER_THREAD * max(1, self.threads)
+
+    def _workers(self) -> dict[str, int]:
+        """Threads of each worker.
+
+        Raises
+        ------
+        StoppedRunError
+            If the scheduler does not answer.
+        """
+        client = self.window.client
+        try:
+            if client.status in ("running", "connecting"):
+                found: dict[str, int] = client.nthreads()
+                return found
+        except (OSError, TimeoutError) as err:
+            raise _gone(self.window.job, f"no answer from the scheduler ({err})") from err
+        raise _gone(self.window.job, "the scheduler does not answer any more")
+
+    def _patience(self) -> float:
+        due = self.waiting[0][0] - time.monotonic() if self.waiting else TICK_S
+        return max(0.01, min(TICK_S, due))
+
+    def _send(self, tried: _Try) -> None:
+        window = self.window
         # A scheduler that serves several runs must not take one's task for another's.
-        key = f"{unit.step.name}-{unit.region.key}-{uuid4().hex}"
-        future = self.client.submit(perform, self.job, unit.step, unit.region, key=key, pure=False)
-        places[future.key] = unit
-        flying.add(future)
+        key = f"{tried.unit.key}-{uuid4().hex}"
+        elsewhere = self._elsewhere(tried.avoid)
+        future = window.client.submit(
+            run_unit, window.job, tried.unit, window.epoch, tried.attempt, window.retries,
+            window.doing, key=key, pure=False, workers=elsewhere or None,
+            allow_other_workers=bool(elsewhere),
+        )  # fmt: skip
+        self.flying[key] = tried, future
+        future.add_done_callback(lambda f: self.landed.put(f.key))
+
+    def _elsewhere(self, avoid: str) -> list[str]:
+        """Workers other than the one where a unit failed."""
+        if not avoid:
+            return []
+        return [address for address in self._workers() if address != avoid]
 
     def _settle(
-        self, future: Future[Record], unit: Unit, tries: dict[Unit, int]
-    ) -> Record | Failure | None:
-        """Say what became of a unit; None where it is to be tried again."""
+        self, tried: _Try, future: Future[tuple[str, Receipt]]
+    ) -> Iterator[tuple[Unit, Receipt] | Given]:
+        """Take a receipt; what is not done is tried again by itself, or given up."""
         error = future.exception()
-        if error is None:
-            record: Record = future.result()
-            future.release()
-            tries.pop(unit)
-            return record
+        if error is not None:
+            message = f"{type(error).__name__}: {error}"
+            troubles = tuple(Trouble(r, message, fatal=False) for r in tried.unit.regions)
+            receipt = Receipt(troubles=troubles)
+        else:
+            tried.worker, receipt = future.result()
         future.release()
-        step, region = unit.step, unit.region
-        _LOG.warning("%s, %s, try %d: %s", step.name, region, tries[unit], error)
-        if tries[unit] <= self.retries:
-            return None
-        failure = Failure(step.name, region, f"{type(error).__name__}: {error}", tries.pop(unit))
-        Ledger(self.job.out).write_failure(failure)
-        return failure
+        if receipt.bundle is not None:
+            yield tried.unit, receipt
+        for trouble in receipt.troubles:
+            if trouble.fatal:
+                raise _stop(self.window.job, trouble)
+            alone = replace(tried, unit=Unit(tried.unit.step, (trouble.region,)))
+            yield from self._again(alone, trouble.message)
+        if receipt.deaths and not receipt.regions and not receipt.troubles:
+            yield from self._after_death(tried, receipt.deaths)
+
+    def _after_death(self, tried: _Try, deaths: int) -> Iterator[Given]:
+        """Try regions one by one where a bundle took down its worker; give up one that does."""
+        if len(tried.unit.regions) > 1:
+            _LOG.warning("%s ended with its worker; its regions follow singly", tried.unit.key)
+            for unit in tried.unit.single():
+                self._send(_Try(unit))
+            return
+        message = (
+            f"its worker died {deaths} times while it computed this region (killed for memory, or "
+            "a crash in a library)"
+        )
+        yield Given(tried.unit, message, deaths)
+
+    def _again(self, tried: _Try, message: str) -> Iterator[Given]:
+        """Try a region again after a pause, on another worker; or give it up."""
+        region = tried.unit.regions[0]
+        _LOG.warning("%s, %s, try %d: %s", tried.unit.step.name, region, tried.attempt, message)
+        if tried.attempt > self.window.retries:
+            yield Given(tried.unit, message, tried.attempt)
+            return
+        pause = min(LONGEST_PAUSE_S, PAUSE_S * 2 ** (tried.attempt - 1))
+        again = _Try(tried.unit, tried.attempt + 1, avoid=tried.worker)
+        heapq.heappush(self.waiting, (time.monotonic() + pause, next(self.numbers), again))
+
+    def _look_after(self) -> None:
+        """Stop where nobody is left who could do the work.
+
+        Raises
+        ------
+        StoppedRunError
+            If the scheduler is gone, or no worker was there for `WORKERLESS_S`.
+        """
+        if self._workers():
+            self.alone_since = None
+            return
+        self.alone_since = self.alone_since or time.monotonic()
+        if time.monotonic() - self.alone_since > WORKERLESS_S:
+            raise _gone(self.window.job, f"no worker for {WORKERLESS_S:.0f} s")
+
+
+def run_unit(
+    job: Job, unit: Unit, epoch: int, attempt: int, most_deaths: int, doing: Doing | None
+) -> tuple[str, Receipt]:
+    """Do a unit on a worker; its address comes back with the receipt."""
+    return get_worker().address, perform(job, unit, epoch, attempt, most_deaths, doing)
+
+
+def _stop(job: Job, trouble: Trouble) -> StoppedRunError:
+    return StoppedRunError(
+        where=f"OUT '{job.out}', {trouble.region}",
+        expected="a place that takes the result",
+        found=trouble.message,
+        remedy="Make space, or mend permissions or credentials, and give the same command again: "
+        "what is done is kept.",
+    )
+
+
+def _gone(job: Job, found: str) -> StoppedRunError:
+    return StoppedRunError(
+        where=f"OUT '{job.out}'",
+        expected="workers",
+        found=found,
+        remedy="Start the cluster again and give the same command: what is done is kept.",
+    )

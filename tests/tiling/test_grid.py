@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from tiling import Grid, Region
+from tiling import Box, Grid, Region
 
 extents = st.tuples(st.integers(1, 70), st.integers(1, 70))
 cells = st.tuples(st.integers(1, 30), st.integers(1, 30))
@@ -37,13 +38,36 @@ def test_what_is_missing_completes_what_is_done(
     grid = Grid((2,), extent, cell)
     earlier = list(Grid((2,), extent, (cell[0] * before, cell[1] * before)))
     done = data.draw(st.lists(st.sampled_from(earlier), unique=True))
-    left = list(grid.missing(done, (cell[0] * after, cell[1] * after)))
+    stands = np.zeros(grid.shape, bool)
+    for region in done:
+        stands[grid.cells(region)] = True
+    left = list(grid.missing(stands, (cell[0] * after, cell[1] * after)))
     assert (painted(grid, done + left) == 1).all()
+
+
+@given(extents, cells, st.integers(1, 3), st.data())
+def test_what_is_missing_of_a_part_fills_that_part(
+    extent: tuple[int, int], cell: tuple[int, int], times: int, data: st.DataObject
+) -> None:
+    grid = Grid((), extent, cell)
+    spans = []
+    for n, c in zip(extent, cell, strict=True):
+        first = data.draw(st.integers(0, (n - 1) // c))
+        spans.append((first * c, min(n, data.draw(st.integers(first + 1, -(-n // c))) * c)))
+    part = Box((spans[0][0], spans[1][0]), (spans[0][1], spans[1][1]))
+    stands = data.draw(arrays(bool, grid.shape))
+    left = list(grid.missing(stands, (cell[0] * times, cell[1] * times), part))
+    wanted = np.zeros(extent, int)
+    wanted[part.slices()] = 1
+    for cell_region in grid:
+        if stands[grid.cells(cell_region)].all():
+            wanted[cell_region.core.slices()] = 0
+    assert (painted(grid, left) == wanted).all()
 
 
 def test_a_region_of_which_nothing_is_done_stays_whole() -> None:
     grid = Grid((), (100, 100), (10, 10))
-    assert len(list(grid.missing([], (50, 50)))) == 4
+    assert len(list(grid.missing(np.zeros((10, 10), bool), (50, 50)))) == 4
 
 
 def test_refuses_empty_images() -> None:

@@ -1,0 +1,122 @@
+"""Putting a finished run in the place of the one that stands: metadata, table, document, rubbish.
+
+::
+
+    next.json says "publishing"       from here on only this run may go on in OUT
+    metadata of the groups            name the new arrays
+    parts of the table                moved to where users look, those that stood removed
+    run.json                          is that of the new run
+    next.json                         removed: the new run stands
+    old arrays, records, objects      removed last, when nothing names them any more
+
+Each step can be repeated, so a crash between two of them is mended by the same command.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from engine.ledger import FOLDER
+from engine.planning.plan import tables_folder
+from engine.running.outputs import write_metadata
+from engine.store import delete_all, update_group
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from engine.ledger import Journal, Ledger
+    from engine.planning import Job
+    from engine.store import Location
+
+
+def publish(job: Job, ledger: Ledger, coming: Mapping[str, Any]) -> Job:
+    """Put a complete run in the place of the one that stands.
+
+    Parameters
+    ----------
+    job : Job
+        The complete run.
+    ledger : Ledger
+        Of its OUT; the caller holds the lease.
+    coming : mapping
+        Its document, ``next.json``.
+
+    Returns
+    -------
+    Job
+        The run as it stands now.
+    """
+    ledger.write_next({**coming, "publishing": True})
+    write_metadata(job)
+    shown = replace(job, tables=tables_folder(job.stardist.instances.name) if job.tables else "")
+    if job.tables != shown.tables:
+        _move_parts(job.out, job.tables, shown.tables)
+    ledger.write_run({**coming, "tables": shown.tables, "publishing": False, "wish": ""})
+    ledger.clear_next()
+    return shown
+
+
+def _move_parts(out: Location, source: str, target: str) -> None:
+    """Move the parts of a table; then remove what stood there before."""
+    names = set((out / source).children()[1])
+    for name in names:
+        _move(out / source / name, out / target / name)
+    if names:
+        # None left means that an earlier call moved them all.
+        place = out / target
+        delete_all(place / name for name in place.children()[1] if name not in names)
+
+
+def _move(source: Location, target: Location) -> None:
+    """Move an object; on a disk in one step, so that its time of change stays."""
+    if source.is_local:
+        target.path.parent.mkdir(parents=True, exist_ok=True)
+        source.path.replace(target.path)
+    else:
+        target.write_bytes(source.read_bytes())
+        source.delete()
+
+
+def remove_unused(job: Job, journal: Journal) -> None:
+    """Remove arrays, tables, outlines, statistics and records that no document names.
+
+    Only what tilewright makes is looked at: editions of arrays, tables of label images.
+    """
+    out = job.out
+    kept = {f"{layer.group}/{lv.path}".strip("/") for layer in job.layers for lv in layer.levels}
+    groups = {layer.group for layer in job.layers}
+    names = {layer.name for layer in job.layers if layer.is_label and layer.group}
+    for group in sorted(groups):
+        _remove_arrays(out, group, kept)
+    for name in (out / "labels").children()[0]:
+        if names and name not in names:
+            update_group(out / "labels", {"labels": sorted(names)}, {})
+            (out / "labels" / name).remove()
+            (out / tables_folder(name)).remove()
+    digests = {digest[:16] for digest in job.digests.values()}
+    for folder in (f"{FOLDER}/objects", f"{FOLDER}/statistics/parts"):
+        for name in (out / folder).children()[0]:
+            if name not in digests:
+                (out / folder / name).remove()
+    for name in (out / FOLDER / "statistics").children()[1]:
+        if name.removeprefix("levels-").removesuffix(".npz") not in digests:
+            (out / FOLDER / "statistics" / name).delete()
+    (out / FOLDER / "tables").remove()
+    journal.forget(set(job.digests.values()))
+
+
+def _remove_arrays(out: Location, group: str, kept: set[str]) -> None:
+    """Remove the arrays of a group that belong to other editions."""
+    place = out / group
+    for name in place.children()[0]:
+        if name.isdigit():
+            if f"{group}/{name}".strip("/") not in kept:
+                (place / name).remove()
+        elif name[:1] == "e" and name[1:].isdigit():
+            left = [n for n in (place / name).children()[0] if n.isdigit()]
+            used = [n for n in left if f"{group}/{name}/{n}".strip("/") in kept]
+            for level in set(left) - set(used):
+                (place / name / level).remove()
+            if not used:
+                (place / name).remove()

@@ -1,0 +1,57 @@
+"""What is left of a pass is counted without going through it, and counted right."""
+
+from collections import Counter
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from engine.ledger import State
+from engine.planning import Pass
+from engine.planning.pending import bundle_size, count_regions, pending_pixels, pending_regions
+from tiling import Box, Grid
+
+states = st.sampled_from([0, 0, 1, 1, 1, 2, 4])
+
+
+@st.composite
+def journeys(draw: st.DrawFn) -> tuple[Pass, np.ndarray, int, Box]:
+    planes = tuple(draw(st.lists(st.integers(1, 3), max_size=1)))
+    extent = (draw(st.integers(1, 60)), draw(st.integers(1, 60)))
+    cell = draw(st.integers(1, 16))
+    step = Pass("regions", "regions", Grid(planes, extent, (cell, cell)))
+    found = draw(arrays(np.uint8, step.grid.shape, elements=states))
+    low = [draw(st.integers(0, n - 1)) for n in extent]
+    high = [draw(st.integers(a + 1, n)) for a, n in zip(low, extent, strict=True)]
+    area = Box((low[0], low[1]), (high[0], high[1])).snap(cell).clip(Box.of_shape(extent))
+    return step, found, cell * draw(st.integers(1, 4)), area
+
+
+@given(journeys())
+def test_counts_are_those_of_the_regions_themselves(
+    journey: tuple[Pass, np.ndarray, int, Box],
+) -> None:
+    step, found, side, area = journey
+    left = list(pending_regions(step, found, side, area))
+    count = count_regions(step, found, side, area)
+    assert count.pending == len(left)
+    assert count.reasons == Counter(reason for _, reason in left)
+    assert pending_pixels(step, found, area) == sum(region.core.size for region, _ in left)
+    everything = np.zeros_like(found)
+    assert count.regions == len(list(pending_regions(step, everything, side, area)))
+
+
+def test_what_is_done_is_nowhere_left() -> None:
+    step = Pass("regions", "regions", Grid((), (64, 64), (16, 16)))
+    done = np.full(step.grid.shape, State.DONE, np.uint8)
+    assert count_regions(step, done, 32, Box((0, 0), (64, 64))).pending == 0
+
+
+def test_small_regions_are_bundled_and_every_thread_has_some() -> None:
+    step = Pass("regions", "regions", Grid((), (25600, 25600), (256, 256)))
+    assert bundle_size(step, 256, 10_000, threads=4) == 50
+    assert bundle_size(step, 256, 40, threads=4) == 2
+    assert bundle_size(step, 256, 3, threads=4) == 1
+    large = Pass("regions", "regions", Grid((), (25600, 25600), (8192, 8192)))
+    assert bundle_size(large, 8192, 10_000, threads=4) == 1
