@@ -1,0 +1,125 @@
+"""Faults that strike a result while nobody works on it: objects and records lost or damaged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tests.faults.bench import DefectError
+from tests.faults.compare import PRIVATE, decode_object
+from tests.faults.scene import DONE, MISSING, REFUSED
+
+if TYPE_CHECKING:
+    import random
+
+    from engine.store.location import Location
+    from tests.faults.plan import Fault
+    from tests.faults.scene import Scene
+
+#: Most objects that one fault hurts.
+MOST = 4
+
+
+def lost_objects(scene: Scene, fault: Fault) -> bool:
+    """Objects with pixels or rows are deleted: verify names exactly those, repair mends them."""
+    scene.complete()
+    rng = fault.rng()
+    names = _choose(scene.chunks(), rng)
+    for name in names:
+        (scene.out / name).delete()
+    _verify(scene, names)
+    return True
+
+
+def damaged_objects(scene: Scene, fault: Fault) -> bool:
+    """Bytes are changed, or objects cut short: verify names exactly those whose content changed."""
+    scene.complete()
+    rng = fault.rng()
+    hurt = []
+    for name in _choose(scene.chunks(), rng):
+        before = decode_object(scene.out, name)
+        _damage(scene.out / name, rng)
+        after = decode_object(scene.out, name)
+        if before is None or after is None or not np.array_equal(before, after):
+            hurt.append(name)
+    if not hurt:
+        return False
+    _verify(scene, hurt)
+    return True
+
+
+def lost_records(scene: Scene, fault: Fault) -> bool:
+    """Some of the ledger's records are deleted: what they told is computed again, or found."""
+    scene.complete()
+    for name in _choose(_records(scene), fault.rng()):
+        (scene.out / name).delete()
+    return True
+
+
+def damaged_records(scene: Scene, fault: Fault) -> bool:
+    """A record object is damaged: a clear refusal, and verify --repair gets over it.
+
+    Raises
+    ------
+    DefectError
+        If the refusal does not name the file.
+    """
+    scene.complete()
+    rng = fault.rng()
+    name = rng.choice(_records(scene))
+    _damage(scene.out / name, rng)
+    driver = scene.start()
+    if scene.expect(driver, REFUSED, DONE) == DONE:
+        return False
+    if name.rsplit("/", 1)[-1] not in driver.text():
+        msg = f"the refusal does not name {name}: {driver.text()[-1500:]}"
+        raise DefectError(msg)
+    scene.expect(scene.bench.drive("verify", str(scene.out), "--repair"), DONE, MISSING)
+    return True
+
+
+def _choose(names: list[str], rng: random.Random) -> list[str]:
+    return sorted(rng.sample(names, min(len(names), rng.randint(1, MOST))))
+
+
+def _records(scene: Scene) -> list[str]:
+    """Names of the objects that hold records, sorted."""
+    found = (name for name, _ in scene.out.walk())
+    places = (f"{PRIVATE}/records/", f"{PRIVATE}/segments/")
+    return sorted(name for name in found if name.startswith(places))
+
+
+def _damage(place: Location, rng: random.Random) -> None:
+    """Turn some bits around, or cut the object short."""
+    data = bytearray(place.read_bytes())
+    if rng.random() < 0.4:
+        del data[rng.randrange(len(data)) :]
+    else:
+        for _ in range(rng.randint(1, 8)):
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    place.write_bytes(bytes(data))
+
+
+def _verify(scene: Scene, names: list[str]) -> None:
+    """Expect verify to find these objects and no other, and repair to let them run again.
+
+    Raises
+    ------
+    DefectError
+        If it finds others, or not these.
+    """
+    for words in ((), ("--repair",)):
+        driver = scene.bench.drive("verify", str(scene.out), *words)
+        scene.expect(driver, MISSING)
+        text = driver.text()
+        lacking = [name for name in names if name not in text]
+        wrong = [n for n in scene.chunks() if n not in names and _mentions(text, n)]
+        if lacking or wrong:
+            msg = f"verify does not name {lacking}, and names {wrong} wrongly: {text[-1500:]}"
+            raise DefectError(msg)
+
+
+def _mentions(text: str, name: str) -> bool:
+    """Whether a text holds a name as a whole word."""
+    return f" {name} " in f" {text} ".replace("\n", " ").replace(",", " ").replace(":", " ")
