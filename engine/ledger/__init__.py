@@ -10,9 +10,10 @@
 """
 
 from engine.ledger.beating import Pulse, beating
+from engine.ledger.holding import EXPIRY_S, Holder, Timer, holder
 from engine.ledger.identity import Identity
 from engine.ledger.journal import Journal
-from engine.ledger.lease import EXPIRY_S, Holder, Lease, Timer, holder
+from engine.ledger.lease import Lease
 from engine.ledger.ledger import Ledger
 from engine.ledger.names import FOLDER
 from engine.ledger.records import Bundle, Count, Failure, Mark, Record, State

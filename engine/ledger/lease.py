@@ -10,65 +10,29 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.errors import LeaseLostError, OutputError
 from engine.ledger import effects
+from engine.ledger.holding import (
+    EXPIRY_S,
+    POLL_S,
+    Timer,
+    await_free,
+    read_holder,
+    read_or_none,
+    refused,
+)
 from engine.ledger.identity import Identity
 from engine.ledger.names import highest_epoch, lease_place, numbered
+from engine.store.reach import check_exclusive_create
 
 if TYPE_CHECKING:
     from engine.ledger.ledger import Ledger
     from engine.store.location import Location
-
-#: A heartbeat that did not change for so long is that of a dead driver.
-EXPIRY_S = 30.0
-
-#: How often an observer looks.
-POLL_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Timer:
-    """A clock that only goes forward, and how to wait by it.
-
-    Parameters
-    ----------
-    now : callable
-        Seconds.
-    sleep : callable
-        Waits for some seconds.
-    """
-
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who holds, or held, an epoch.
-
-    Parameters
-    ----------
-    epoch : int
-        The epoch.
-    who : Identity or None
-        The driver; None where its document is damaged.
-    since : str
-        When it took the lease, by its wall clock.
-    """
-
-    epoch: int
-    who: Identity | None
-    since: str
-
-    def __str__(self) -> str:
-        return f"{self.who or 'an unknown driver'}, since {self.since or 'an unknown time'}"
 
 
 class Lease:
@@ -123,12 +87,14 @@ class Lease:
         Raises
         ------
         OutputError
-            If another driver holds it, or the place cannot be written.
+            If another driver holds it, the place cannot be written, or its store lets two create
+            the same object.
         """
         root, timer = ledger.folder, timer or Timer()
         held = highest_epoch(root)
         if held:
-            _await_free(root, held, tell or (lambda _: None), timer)
+            await_free(root, held, tell or (lambda _: None), timer)
+        check_exclusive_create(root / "lease")
         begun = timer.now()
         document = {
             **(identity or Identity.of_this_process()).to_json(),
@@ -140,8 +106,8 @@ class Lease:
             effects.create(lease_place(root, held + 1), data)
         except FileExistsError as err:
             # A request that is repeated after a lost answer finds its own object.
-            if _read(lease_place(root, held + 1)) != data:
-                raise _refused(root, _holder(root, held + 1)) from err
+            if read_or_none(lease_place(root, held + 1)) != data:
+                raise refused(root, read_holder(root, held + 1)) from err
         return cls(root, held + 1, timer, begun)
 
     def beat(self) -> None:
@@ -211,88 +177,5 @@ class Lease:
         there = numbered(self._root / "lease")
         if not there or there[-1] != self.epoch:
             newer = there[-1] if there else self.epoch
-            raise self.lost(f"another driver: {_holder(self._root, newer)}")
+            raise self.lost(f"another driver: {read_holder(self._root, newer)}")
         self._good = begun
-
-
-def holder(ledger: Ledger) -> Holder | None:
-    """Who holds the lease of an OUT, for those who only look.
-
-    Returns
-    -------
-    Holder or None
-        None where nobody does, as far as this machine can know without waiting.
-
-    Raises
-    ------
-    OutputError
-        If the store does not say.
-    """
-    root = ledger.folder
-    there = numbered(root / "lease")
-    if not there or effects.is_there(lease_place(root, there[-1], "end")):
-        return None
-    found = _holder(root, there[-1])
-    return None if found.who and found.who.is_alive() is False else found
-
-
-def _await_free(root: Location, epoch: int, tell: Callable[[str], None], timer: Timer) -> None:
-    """Return once the holder of an epoch gave it back or is dead.
-
-    Raises
-    ------
-    OutputError
-        If it lives, or somebody else takes the lease meanwhile.
-    """
-    if _read(lease_place(root, epoch)) is None or _ended(root, epoch):
-        return
-    found = _holder(root, epoch)
-    alive = found.who.is_alive() if found.who else None
-    if alive is not None:
-        if alive:
-            raise _refused(root, found)
-        return
-    first = _read(lease_place(root, epoch, "beat"))
-    start = timer.now()
-    tell(f"OUT is held by {found}; waiting up to {EXPIRY_S:.0f} s to see whether it still runs")
-    while True:
-        timer.sleep(POLL_S)
-        now = timer.now()
-        newest = highest_epoch(root)
-        if newest != epoch:
-            raise _refused(root, _holder(root, newest))
-        if _ended(root, epoch):
-            return
-        if _read(lease_place(root, epoch, "beat")) != first:
-            raise _refused(root, found)
-        if now - start >= EXPIRY_S:
-            return
-
-
-def _ended(root: Location, epoch: int) -> bool:
-    return effects.is_there(lease_place(root, epoch, "end"))
-
-
-def _read(place: Location) -> bytes | None:
-    try:
-        return effects.read(place)
-    except FileNotFoundError:
-        return None
-
-
-def _holder(root: Location, epoch: int) -> Holder:
-    """Read who holds an epoch; unknown where the document is damaged or just being made."""
-    try:
-        document: dict[str, Any] = json.loads(_read(lease_place(root, epoch)) or b"")
-        return Holder(epoch, Identity.from_json(document), str(document["since"]))
-    except (KeyError, TypeError, ValueError):
-        return Holder(epoch, None, "")
-
-
-def _refused(root: Location, found: Holder) -> OutputError:
-    return OutputError(
-        where=f"OUT '{root.parent}'",
-        expected="that no other run writes there",
-        found=f"one by {found}",
-        remedy="Wait until it ends, or stop it, or choose another OUT.",
-    )

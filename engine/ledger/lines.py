@@ -52,20 +52,39 @@ def unseal(line: bytes) -> dict[str, Any]:
     ValueError
         If it is damaged.
     """
-    if line[8:16].decode("ascii", "replace") != checksum(line[_HEAD:]):
+    if not is_whole(line):
         msg = "a line that does not agree with its checksum"
         raise ValueError(msg)
-    fields = json.loads(line)
-    if not isinstance(fields, dict):
-        msg = "a line that is no JSON object"
-        raise ValueError(msg)  # noqa: TRY004 - a value of the file, not of the caller
+    fields: dict[str, Any] = json.loads(line)
     return fields
+
+
+def is_whole(line: bytes) -> bool:
+    """Whether a line agrees with its checksum."""
+    return line[:8] == b'{"crc":"' and line[8:16] == checksum(line[_HEAD:]).encode()
 
 
 def pack(lines: Iterable[str]) -> bytes:
     """Join lines to the content of an object."""
     listed = list(lines)
     return "\n".join([*listed, seal({"lines": len(listed)}), ""]).encode()
+
+
+def whole_lines(data: bytes, place: Location) -> Iterator[bytes]:
+    """Go through the lines of an object.
+
+    Raises
+    ------
+    OutputError
+        If the object was cut short or a line is damaged; names it.
+    """
+    lines = data.split(b"\n")
+    if not _is_complete(lines):
+        raise damaged(place, "an object that was cut short")
+    for number, line in enumerate(lines[:-2], 1):
+        if not is_whole(line):
+            raise damaged(place, "a line that does not agree with its checksum", number)
+        yield line
 
 
 def unpack(data: bytes, place: Location) -> Iterator[tuple[bytes, dict[str, Any]]]:
@@ -76,20 +95,14 @@ def unpack(data: bytes, place: Location) -> Iterator[tuple[bytes, dict[str, Any]
     OutputError
         If the object was cut short or a line is damaged; names it.
     """
-    lines = data.split(b"\n")
-    if not _whole(lines):
-        raise damaged(place, "an object that was cut short")
-    for number, line in enumerate(lines[:-2], 1):
-        try:
-            yield line, unseal(line)
-        except ValueError as err:
-            raise damaged(place, str(err), number) from err
+    for line in whole_lines(data, place):
+        yield line, json.loads(line)
 
 
 def salvage(data: bytes) -> tuple[list[tuple[bytes, dict[str, Any]]], bool]:
     """Take the lines of an object that are whole; say whether that is all of it."""
     lines = data.split(b"\n")
-    whole = _whole(lines)
+    whole = _is_complete(lines)
     good = []
     for line in lines[:-2] if whole else lines:
         try:
@@ -110,7 +123,7 @@ def damaged(place: Location, found: str, number: int | None = None) -> OutputErr
     )
 
 
-def _whole(lines: list[bytes]) -> bool:
+def _is_complete(lines: list[bytes]) -> bool:
     """Whether the last line is there, and as many before it as it says."""
     if len(lines) < 2 or lines[-1] != b"":
         return False

@@ -10,25 +10,23 @@ they are written before its tasks are sent; marks of failures never take back.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engine.ledger.cells import Places
 from engine.ledger.chain import MovedError, fetch, loose_place, read_chain, unmoved
-from engine.ledger.lines import damaged, unpack
-from engine.ledger.records import REVOKED, Failure, Mark, Record, State
+from engine.ledger.lines import damaged
+from engine.ledger.records import Failure, Mark, Record, State
+from engine.ledger.sheets import read_sheets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from engine.ledger.chain import Chain
+    from engine.ledger.sheets import Sheet
     from engine.store.location import Location
     from tiling import Grid
-
-#: Lines that are held as objects at once.
-_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -74,8 +72,7 @@ class Reader:
 
     def __init__(self, root: Location, pass_name: str, digest: str, grid: Grid) -> None:
         self._root = root
-        self._pass_name = pass_name
-        self._digest = digest
+        self._about = (pass_name, digest)
         self._grid = grid
 
     def states(self) -> np.ndarray:
@@ -95,9 +92,10 @@ class Reader:
             try:
                 chain = read_chain(self._root)
                 marks = self._marks(chain)
-                for place, epoch, data in self._objects(chain):
-                    for lines in self._batches(data, place):
-                        yield from self._fresh(lines, place, epoch, marks, seen)
+                for place, epoch, sheet in self._sheets(chain):
+                    rows = self._fresh(place, sheet, marks, epoch, seen)
+                    for row in rows:
+                        yield _record(place, sheet, row)
             except MovedError as err:
                 last = unmoved(err, last)
             else:
@@ -120,10 +118,9 @@ class Reader:
     def _states(self, chain: Chain) -> np.ndarray:
         marks = self._marks(chain)
         done = np.zeros(len(self._grid), bool)
-        for place, epoch, data in self._objects(chain):
-            for lines in self._batches(data, place):
-                for _, cells in self._places(lines, place).cells():
-                    done[cells[marks.stands(cells, epoch)]] = True
+        for place, epoch, sheet in self._sheets(chain):
+            for _, cells in self._cells(place, sheet):
+                done[cells[marks.stands(cells, epoch)]] = True
         states = marks.kinds
         if marks.failed is not None:
             newest = marks.failed > 0
@@ -137,88 +134,87 @@ class Reader:
         """Gather the marks of the pass, oldest first."""
         revoked = failed = None
         kinds = np.zeros(len(self._grid), np.uint8)
-        for place, epoch, data in self._mark_objects(chain):
-            for lines in self._batches(data, place):
-                try:
-                    codes = np.array([State[line["state"].upper()] for line in lines], np.uint8)
-                except (KeyError, AttributeError) as err:
-                    raise damaged(place, "a line that is no mark") from err
-                gone = np.isin(codes, REVOKED)
-                if gone.any() and revoked is None:
-                    revoked = np.zeros(len(self._grid), np.int32)
-                if not gone.all() and failed is None:
-                    failed = np.zeros(len(self._grid), np.int32)
-                for rows, cells in self._places(lines, place).cells():
-                    if revoked is not None:
-                        revoked[cells[gone[rows]]] = epoch
-                        kinds[cells[gone[rows]]] = codes[rows][gone[rows], None]
-                    if failed is not None:
-                        failed[cells[~gone[rows]]] = epoch
+        for place, epoch, sheet in self._mark_sheets(chain):
+            codes = np.array([_mark(place, sheet, k).state for k in range(len(sheet.lines))])
+            gone = codes != State.FAILED
+            if gone.any() and revoked is None:
+                revoked = np.zeros(len(self._grid), np.int32)
+            if not gone.all() and failed is None:
+                failed = np.zeros(len(self._grid), np.int32)
+            for rows, cells in self._cells(place, sheet):
+                if revoked is not None:
+                    revoked[cells[gone[rows]]] = epoch
+                    kinds[cells[gone[rows]]] = codes[rows][gone[rows], None]
+                if failed is not None:
+                    failed[cells[~gone[rows]]] = epoch
         return Marks(revoked, kinds, failed)
 
     def _fresh(
-        self,
-        lines: list[dict[str, Any]],
-        place: Location,
-        epoch: int,
-        marks: Marks,
-        seen: np.ndarray,
-    ) -> Iterator[Record]:
-        """Make records of the lines that stand and were not seen."""
-        for rows, cells in self._places(lines, place).cells():
-            for row, where, stands in zip(rows, cells, marks.stands(cells, epoch), strict=True):
-                before = seen[where]
-                if not stands or before.all():
-                    continue
-                if before.any():
-                    raise damaged(place, "a region that overlaps another one")
-                seen[where] = True
-                try:
-                    yield Record.from_fields(lines[row])
-                except (KeyError, TypeError, ValueError) as err:
-                    raise damaged(place, f"a line that is no record ({err!r})") from err
+        self, place: Location, sheet: Sheet, marks: Marks, epoch: int, seen: np.ndarray
+    ) -> list[int]:
+        """Rows of a sheet that stand and were not seen; from now on they are."""
+        fresh: list[int] = []
+        for rows, cells in self._cells(place, sheet):
+            # A task that ran twice gives two lines of one region.
+            once = np.unique(cells[:, 0], return_index=True)[1]
+            before = seen[cells[once]]
+            some = once[marks.stands(cells[once], epoch) & ~before.all(axis=1)]
+            if seen[cells[some]].any():
+                raise damaged(place, "a region that overlaps another one")
+            seen[cells[some]] = True
+            fresh += rows[some].tolist()
+        return fresh
 
     def _given_up(self, chain: Chain, told: np.ndarray) -> Iterator[Failure]:
         """Failures of cells that were not told of yet; newest first."""
-        for place, _, data in reversed(list(self._mark_objects(chain))):
-            for lines in self._batches(data, place):
-                for rows, cells in self._places(lines, place).cells():
-                    for row, where in zip(rows, cells, strict=True):
-                        mark = Mark.from_fields(lines[row])
-                        if mark.state is State.FAILED and not told[where].all():
-                            told[where] = True
-                            yield Failure(mark.pass_name, mark.region, mark.message, mark.attempts)
+        for place, _, sheet in reversed(list(self._mark_sheets(chain))):
+            for rows, cells in self._cells(place, sheet):
+                for row, where in zip(rows[::-1].tolist(), cells[::-1], strict=True):
+                    mark = _mark(place, sheet, row)
+                    if mark.state is State.FAILED and not told[where].all():
+                        told[where] = True
+                        yield Failure(mark.pass_name, mark.region, mark.message, mark.attempts)
 
-    def _objects(self, chain: Chain) -> Iterator[tuple[Location, int, bytes]]:
-        """Objects with records of the pass; those first that a driver may be removing."""
+    def _sheets(self, chain: Chain) -> Iterator[tuple[Location, int, Sheet]]:
+        """Read the records of the pass; those first that a driver may be removing."""
         for name in chain.loose:
-            if name[0] == self._pass_name:
+            if name[0] == self._about[0]:
                 place = loose_place(self._root, chain.epoch, name)
-                yield place, chain.epoch, fetch(place)
+                yield from self._sheet(place, chain.epoch)
         for part in chain.segments:
-            if part.is_about(self._pass_name, self._digest):
-                place = self._root / "segments" / str(part)
-                yield place, part.epoch, fetch(place)
+            if part.is_about(*self._about):
+                yield from self._sheet(self._root / "segments" / str(part), part.epoch)
 
-    def _mark_objects(self, chain: Chain) -> Iterator[tuple[Location, int, bytes]]:
-        """Objects with marks of the pass, oldest first."""
+    def _mark_sheets(self, chain: Chain) -> Iterator[tuple[Location, int, Sheet]]:
+        """Read the marks of the pass, oldest first."""
         for part in chain.marks:
-            if part.is_about(self._pass_name, self._digest):
-                place = self._root / "marks" / str(part)
-                yield place, part.epoch, fetch(place)
+            if part.is_about(*self._about):
+                yield from self._sheet(self._root / "marks" / str(part), part.epoch)
 
-    def _batches(self, data: bytes, place: Location) -> Iterator[list[dict[str, Any]]]:
-        """Fields of the lines of the pass, some at a time."""
-        mine = (
-            fields
-            for _, fields in unpack(data, place)
-            if fields.get("pass") == self._pass_name and fields.get("digest") == self._digest
-        )
-        while lines := list(islice(mine, _BATCH)):
-            yield lines
+    def _sheet(self, place: Location, epoch: int) -> Iterator[tuple[Location, int, Sheet]]:
+        """Read what an object says of the pass, if anything."""
+        sheet = read_sheets(fetch(place), place).get(self._about)
+        if sheet is not None:
+            yield place, epoch, sheet
 
-    def _places(self, lines: list[dict[str, Any]], place: Location) -> Places:
+    def _cells(self, place: Location, sheet: Sheet) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows of a sheet and their cells, in groups."""
         try:
-            return Places(self._grid, lines)
-        except (KeyError, TypeError, ValueError, OverflowError) as err:
-            raise damaged(place, f"a line without a region of this image ({err})") from err
+            places = Places(self._grid, sheet.planes, sheet.boxes)
+        except ValueError as err:
+            raise damaged(place, str(err)) from err
+        return places.cells()
+
+
+def _record(place: Location, sheet: Sheet, row: int) -> Record:
+    try:
+        return Record.from_fields(sheet.fields(row))
+    except (KeyError, TypeError, ValueError) as err:
+        raise damaged(place, f"a line that is no record ({err!r})") from err
+
+
+def _mark(place: Location, sheet: Sheet, row: int) -> Mark:
+    try:
+        return Mark.from_fields(sheet.fields(row))
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
+        raise damaged(place, f"a line that is no mark ({err!r})") from err
