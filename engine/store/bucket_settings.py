@@ -17,6 +17,8 @@ from typing import Any
 
 from obstore.store import HTTPStore, S3Store
 
+from engine.store.bucket_errors import as_os_error
+
 SETTINGS = (
     "AWS_PROFILE",
     "AWS_ACCESS_KEY_ID",
@@ -56,8 +58,8 @@ class Patience:
 #: region is tried again as a whole.
 WORK = Patience(connect_s=5, silence_s=60, retries=6)
 
-#: Someone waits for the answer: 12 s at most.
-LOOK = Patience(connect_s=4, silence_s=5, retries=1)
+#: Someone waits for the answer: 10 s at most.
+LOOK = Patience(connect_s=4, silence_s=4, retries=1)
 
 
 def open_client(root: str, patience: Patience) -> S3Store | HTTPStore:
@@ -74,6 +76,8 @@ def open_client(root: str, patience: Patience) -> S3Store | HTTPStore:
     ------
     PermissionError
         If there are no credentials, or the profile or files that should hold them are wrong.
+    OSError
+        If the settings do not fit together.
     """
     scheme, host = root.split("://", 1)
     client: Any = {
@@ -84,9 +88,10 @@ def open_client(root: str, patience: Patience) -> S3Store | HTTPStore:
         "allow_http": True,
     }
     retry: Any = {"max_retries": patience.retries, "retry_timeout": timedelta(seconds=60)}
-    if scheme != "s3":
-        return HTTPStore.from_url(root, client_options=client, retry_config=retry)
-    return S3Store(host, client_options=client, retry_config=retry, **_s3_options(root))
+    with as_os_error(root):
+        if scheme != "s3":
+            return HTTPStore.from_url(root, client_options=client, retry_config=retry)
+        return S3Store(host, client_options=client, retry_config=retry, **_s3_options(root))
 
 
 def _s3_options(root: str) -> dict[str, Any]:

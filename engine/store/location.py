@@ -123,7 +123,8 @@ class Location:
                 found=f"the scheme {scheme}",
                 remedy="Copy or mount the data and give its path.",
             )
-        if not rest.strip("/") or "//" in rest.rstrip("/") or {".", ".."} & set(rest.split("/")):
+        parts = rest.rstrip("/").split("/")
+        if {"", ".", ".."} & set(parts):
             raise error(
                 where=str(text),
                 expected=f"{scheme}://{'bucket' if scheme == 's3' else 'host'}/name",

@@ -188,7 +188,6 @@ def test_a_full_disk_is_an_output_error(
 ) -> None:
     create_array(tmp_path, "0", spec_of((1, 70, 90)))
     target = open_target(tmp_path, "0")
-    array = target.array
 
     def refuse(handle: int) -> None:
         raise OSError(28, "No space left on device")
@@ -215,7 +214,6 @@ def test_boxes_that_are_not_whole_shards_are_refused(
 ) -> None:
     create_array(tmp_path, "0", spec_of((2, 70, 90)))
     target = open_target(tmp_path, "0")
-    array = target.array
     with pytest.raises(OutputError, match="whole"):
         write_box(target, leading, box, np.ones(box.shape, dtype))
     assert stored(tmp_path / "0") == ["zarr.json"]
