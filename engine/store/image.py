@@ -102,9 +102,11 @@ class ImageReader:
             else:
                 parts = [self._cut(plane, slice(c, c + 1), box) for c in channels]
                 pixels = np.concatenate(parts)
-        except (RuntimeError, ValueError, OSError) as err:
+        except OSError as err:
+            raise read_error(self._where(plane, box), err) from err
+        except (RuntimeError, ValueError) as err:
             raise InputError(
-                where=f"{self._array.store_path}, plane {tuple(plane)}, box {box}",
+                where=self._where(plane, box),
                 expected="stored bytes that decode to pixels",
                 found=f"{type(err).__name__}: {err}",
                 remedy="Copy this part of the image again from its source, with its time of change "
@@ -160,6 +162,11 @@ class ImageReader:
             If the store does not answer.
         """
         return self._tags(spread(self._array, most))
+
+    def _where(self, plane: Sequence[int], box: Box) -> str:
+        """Say what errors name."""
+        level = self._image / self.info.levels[self.level].path
+        return f"{level}, plane {tuple(plane)}, box {box}"
 
     def _tags(self, keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
         """Names below the image, and tags, of some objects of the level."""
