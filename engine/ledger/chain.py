@@ -15,7 +15,7 @@ from engine.ledger.lines import damaged, pack, salvage, seal, unpack
 from engine.ledger.names import Part, epoch_place, epochs_in, loose_folder, numbered, parts_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from engine.store.location import Location
@@ -74,8 +74,8 @@ def read_chain(root: Location, *, repair: bool = False) -> Chain:
     root : Location
         Folder of the ledger.
     repair : bool
-        Take what is whole of a damaged list. Marks of epochs whose list is missing count then:
-        they only ever make regions run again.
+        Take what is whole of a damaged list. All marks count then, and those of epochs whose list
+        is missing: they only ever make regions run again.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def read_chain(root: Location, *, repair: bool = False) -> Chain:
     while True:
         epoch = newest_epoch(root)
         try:
-            listed = _read_list(root, epoch, repair=repair)
+            listed, whole = _read_list(root, epoch, repair=repair)
         except MovedError:
             continue
         # In this order: a driver writes a segment first and removes what it replaces afterwards.
@@ -101,10 +101,12 @@ def read_chain(root: Location, *, repair: bool = False) -> Chain:
                 continue
             if not repair:
                 raise _lost_list(root, epoch)
+        own = [part for part in segments if part.epoch == epoch]
+        told = [part for part in marks if part.epoch >= epoch or not whole]
         return Chain(
             epoch,
-            _counting(listed["segment"], segments, epoch),
-            _counting(listed["mark"], marks, epoch, later=repair),
+            tuple(sorted({*listed["segment"], *own})),
+            tuple(sorted({*listed["mark"], *told})),
             loose,
         )
 
@@ -150,19 +152,24 @@ def loose_place(root: Location, epoch: int, name: tuple[str, str]) -> Location:
     return loose_folder(root, epoch) / name[0] / name[1]
 
 
-def _read_list(root: Location, epoch: int, *, repair: bool) -> dict[str, list[Part]]:
-    """Parts that an epoch has accepted."""
+def _read_list(root: Location, epoch: int, *, repair: bool) -> tuple[dict[str, list[Part]], bool]:
+    """Parts that an epoch has accepted, and whether the list is whole."""
     listed: dict[str, list[Part]] = {"segment": [], "mark": []}
     if epoch == 0:
-        return listed
+        return listed, True
     place = epoch_place(root, epoch)
-    data = fetch(place)
-    for _, fields in salvage(data)[0] if repair else unpack(data, place):
+    data, whole = fetch(place), True
+    entries: Iterable[tuple[bytes, dict[str, Any]]]
+    if repair:
+        entries, whole = salvage(data)
+    else:
+        entries = unpack(data, place)
+    for _, fields in entries:
         kind, part = _entry(fields)
         if part is None:
             raise damaged(place, f"the entry {fields}")
         listed[kind].append(part)
-    return listed
+    return listed, whole
 
 
 def _entry(fields: dict[str, Any]) -> tuple[str, Part | None]:
@@ -178,13 +185,6 @@ def _loose(root: Location, epoch: int) -> Iterator[tuple[str, str]]:
     for pass_name in effects.folders(folder):
         for name in effects.names(folder / pass_name):
             yield pass_name, name
-
-
-def _counting(
-    listed: list[Part], found: list[Part], epoch: int, *, later: bool = False
-) -> tuple[Part, ...]:
-    own = {part for part in found if part.epoch == epoch or (later and part.epoch > epoch)}
-    return tuple(sorted(own | set(listed)))
 
 
 def _lost_list(root: Location, epoch: int) -> OutputError:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.ledger import effects
 from engine.ledger.counting import count_all
+from engine.ledger.damage import find_damage
 from engine.ledger.names import FOLDER
 from engine.ledger.reading import Reader
 from engine.ledger.runs import read_document, write_document
@@ -163,3 +164,13 @@ class Ledger:
             If a record is damaged.
         """
         return count_all(self.folder)
+
+    def damaged(self) -> Iterator[tuple[str, str]]:
+        """Read all records and marks; yield the place of each damaged object, and what was found.
+
+        Raises
+        ------
+        OutputError
+            If the store does not answer.
+        """
+        return find_damage(self.folder)

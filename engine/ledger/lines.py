@@ -38,7 +38,7 @@ def seal(fields: Mapping[str, Any]) -> str:
     Examples
     --------
     >>> seal({"lines": 2})
-    '{"crc":"2c58d7cd","lines":2}'
+    '{"crc":"49af4f34","lines":2}'
     """
     body = json.dumps(fields, separators=(",", ":"), allow_nan=False)[1:]
     return f'{{"crc":"{checksum(body.encode())}",{body}'
