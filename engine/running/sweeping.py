@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from engine.ledger import Journal, Ledger
     from engine.planning import Job, Pass, Plan
     from engine.running.listening import Listener
-    from engine.tasks import Receipt
+    from engine.tasks import Doing, Receipt
 
 
 @dataclass
@@ -83,6 +83,8 @@ class Sweeper:
         Is told of progress.
     tally : Tally
         What was done.
+    doing : callable or None
+        What is done for a region; the pass's own where None.
     """
 
     plan: Plan
@@ -93,6 +95,7 @@ class Sweeper:
     check: Callable[[], None]
     listener: Listener
     tally: Tally
+    doing: Doing | None = None
 
     def sweep(self, job: Job, wave: Sequence[Pass], states: Mapping[str, np.ndarray]) -> bool:
         """Do what is left of passes that do not need each other.
@@ -117,7 +120,7 @@ class Sweeper:
             return True
         units = chain.from_iterable(self._units(job, step, states[step.name]) for step in left)
         retries = self.plan.resources.retries
-        window = Window(self.client(), job, self.epoch, retries, self.check)
+        window = Window(self.client(), job, self.epoch, retries, self.check, self.doing)
         try:
             for found in window.run(units):
                 if isinstance(found, Given):
