@@ -188,8 +188,8 @@ def check_documents(out: Location, document: Mapping[str, Any]) -> list[str]:
 
 def joined(*findings: Findings) -> Findings:
     """Several findings as one; of a region that several name, the last word counts."""
-    marks = {(m.pass_name, m.region): m for found in findings for m in found.marks}
-    regions = max(found.regions for found in findings)
+    marks = {(m.pass_name, m.digest, m.region): m for found in findings for m in found.marks}
+    regions = sum(found.regions for found in findings)
     return Findings(regions, sum(found.objects for found in findings), tuple(marks.values()))
 
 

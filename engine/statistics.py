@@ -30,6 +30,7 @@ from engine.methods.intensity import (
     value_of,
     wide,
 )
+from engine.recipe import StarDistRecipe
 from engine.stages.normalise import Levels
 from engine.store import checksum, write_atomic
 from engine.work import Done, open_levels, plane_number, read_pixels, read_sources
@@ -43,6 +44,11 @@ if TYPE_CHECKING:
     from engine.planning import Job, Pass
     from engine.store import Location
     from tiling import Region
+
+
+def counts(job: Job) -> bool:
+    """Whether a run has a pass 0."""
+    return isinstance(job.recipe, StarDistRecipe)
 
 
 def sweeps(job: Job) -> tuple[str, ...]:

@@ -10,8 +10,9 @@ from hypothesis import settings
 from journeys import Runner
 from stardist import data
 
+from engine.api import checked
 from engine.networks.model_folder import bundled_models
-from engine.planning import make_plan
+from engine.planning import Wish, make_plan
 from engine.recipe import load_settings
 from engine.running import Outcome, execute
 
@@ -81,13 +82,21 @@ def run_recipe(cluster_address: str) -> Runner:
     """Run a recipe in this process; settings as for ``--set``."""
 
     def run(
-        image: Path, out: Path, *overrides: str, recipe: str = "nuclei", within: object = None
+        image: Path,
+        out: Path,
+        *overrides: str,
+        recipe: str = "nuclei",
+        within: object = None,
+        restart: bool = False,
+        recompute: str | None = None,
+        check: str = "records",
     ) -> Outcome:
         small = ["storage.chunk=128", "storage.shard=256"]
         if recipe == "nuclei":
             small.append("tiling.tile=256")
         settings = load_settings(recipe, [*small, *overrides])
-        plan = make_plan(str(image), out, settings, within)  # type: ignore[arg-type]
-        return execute(plan, cluster_address, Quiet())
+        wish, trust = Wish(restart, recompute), check == "records"
+        plan = make_plan(str(image), out, settings, within, wish, trust_input=trust)  # type: ignore[arg-type]
+        return execute(checked(plan, check), cluster_address, Quiet())
 
     return run

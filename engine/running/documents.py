@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from engine.errors import OutputError
 from engine.planning.editions import fingerprint
+from engine.statistics import counts, sweeps
 
 if TYPE_CHECKING:
     from engine.ledger import Ledger
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 def make_document(plan: Plan) -> dict[str, Any]:
     """Describe a run that starts."""
     job = plan.job
+    counting = [job.statistics_pass(name) for name in sweeps(job)] if counts(job) else []
     return {
         "id": uuid4().hex,
         "digest": job.digest,
@@ -44,7 +46,7 @@ def make_document(plan: Plan) -> dict[str, Any]:
                 "extent": list(step.grid.extent),
                 "cell": list(step.grid.cell),
             }
-            for step in job.passes()
+            for step in (*counting, *job.passes())
         ],
         "probe": [list(pair) for pair in plan.probe],
         "wish": plan.wish,

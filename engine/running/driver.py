@@ -13,7 +13,6 @@ from engine.errors import InputError, InterruptedRunError, OutputError, Resource
 from engine.labels import make_index, save_index
 from engine.ledger import Lease, Ledger, State, beating, take_over
 from engine.planning.pending import waves
-from engine.recipe import StarDistRecipe
 from engine.running.documents import check_unchanged, make_document
 from engine.running.listening import Outcome
 from engine.running.logs import log_to_folder
@@ -24,6 +23,7 @@ from engine.running.sweeping import Sweeper, Tally
 from engine.statistics import (
     check_finite,
     check_frozen,
+    counts,
     freeze,
     parts_folder,
     parts_that_stand,
@@ -212,7 +212,7 @@ class _Driver:
     def _count(self) -> bool:
         """Pass 0, where the recipe has one and it is not done; before anything is made in OUT."""
         job = self._job
-        if not isinstance(job.recipe, StarDistRecipe):
+        if not counts(job):
             return True
         frozen = levels_place(job.out, job.digests["statistics"]).is_file()
         first = job.statistics_pass(sweeps(job)[0])

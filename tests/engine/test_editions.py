@@ -125,9 +125,9 @@ def test_while_a_finished_run_is_put_in_place_no_other_goes_on(
 def test_editions_have_places_of_their_own(job_and_parts: tuple[Job, dict[str, str]]) -> None:
     layer = job_and_parts[0].layer("probability")
     moved = with_editions(layer, {"probability": 1, "probability/pyramid": 3})
-    assert [level.path for level in moved.levels] == ["0", "e3/1"]
+    assert [level.path for level in moved.levels] == ["0", "e3/1", "e3/2"]
     again = with_editions(moved, {"probability": 4, "probability/pyramid": 4})
-    assert [level.path for level in again.levels] == ["e4/0", "e4/1"]
+    assert [level.path for level in again.levels] == ["e4/0", "e4/1", "e4/2"]
 
 
 @pytest.mark.parametrize(

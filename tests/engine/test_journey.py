@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from journeys import Runner, read, save_image
+from journeys import Runner, read, revoke, save_image
 from rich.console import Console
 from skimage.transform import resize
 
@@ -18,7 +18,7 @@ from engine.networks.runtime import open_network
 from engine.recipe import load_settings
 from engine.report import show_status
 from engine.result import open_result
-from engine.store import write_label_metadata
+from engine.store import Location, write_label_metadata
 from tiling import Box
 
 FLOAT = "segment.precision=float32"
@@ -192,31 +192,16 @@ def test_a_run_continues_with_other_regions_and_only_what_is_left(
     whole, out = tmp_path / "whole.ome.zarr", tmp_path / "out.ome.zarr"
     run_recipe(image, whole, FLOAT)
     run_recipe(image, out, FLOAT, "resources.region=256")
-    ledger = Ledger(out)
-    files = sorted(ledger.path("records", "regions").glob("*.json"))
-    for path in [*files[1:4], *ledger.path("records").glob("[lp]*/*.json")]:
-        path.unlink()
-    kept = {path: path.stat().st_mtime_ns for path in files if path.exists()}
-    assert len(kept) == len(files) - 3
+    lost = revoke(out, regions=slice(1, 4), labels=slice(None), pyramid_nuclei_1=slice(None))
+    assert len(lost) > 3
+    shards = sorted((out / "maps/probability/0").rglob("c/*/*"))
+    before = {path: path.stat().st_mtime_ns for path in shards}
     outcome = run_recipe(image, out, FLOAT, "resources.region=512")
     assert outcome.complete
     assert outcome.report["objects"] > 100
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    same(whole, out)
-
-
-def test_a_record_without_its_objects_does_not_count(
-    tmp_path: Path, nuclei: np.ndarray, run_recipe: Runner
-) -> None:
-    image = save_image(tmp_path / "image.zarr", nuclei)
-    whole, out = tmp_path / "whole.ome.zarr", tmp_path / "out.ome.zarr"
-    run_recipe(image, whole, FLOAT)
-    run_recipe(image, out, FLOAT)
-    ledger = Ledger(out)
-    next(ledger.path("objects").glob("*.npz")).unlink()
-    for path in ledger.path("records", "labels").glob("*.json"):
-        path.unlink()
-    assert run_recipe(image, out, FLOAT).complete
+    assert outcome.report["reasons"]["missing"] >= 3
+    written = [path for path in shards if path.stat().st_mtime_ns != before[path]]
+    assert len(written) == 3
     same(whole, out)
 
 
@@ -291,7 +276,7 @@ def test_another_image_at_the_same_place_is_refused(
     out = tmp_path / "out.ome.zarr"
     run_recipe(image, out, recipe="identity")
     save_image(tmp_path / "image.zarr", nuclei[::-1].copy())
-    with pytest.raises(OutputError, match=r"image\.objects"):
+    with pytest.raises(OutputError, match="objects looked at have changed"):
         run_recipe(image, out, recipe="identity")
     assert np.array_equal(read(out, "0"), nuclei)
 
@@ -311,13 +296,12 @@ def test_a_run_that_is_not_finished_is_not_called_complete(
     image = save_image(tmp_path / "image.zarr", nuclei)
     out = tmp_path / "out.ome.zarr"
     run_recipe(image, out, recipe="identity")
-    show_status(Console(), out)
+    show_status(Console(), str(out))
     assert "  complete" in capsys.readouterr().out
-    ledger = Ledger(out)
-    next(ledger.path("records", "copy").glob("*.json")).unlink()
+    revoke(out, copy=slice(0, 1))
     again = run_recipe(image, out, recipe="identity")
     assert again.report["pixels_computed_now"] == 256 * 256
     assert run_recipe(image, out, recipe="identity").report == again.report
-    ledger.path("report.json").unlink()
-    show_status(Console(), out)
+    Ledger(Location.parse(out)).path("report.json").delete()
+    show_status(Console(), str(out))
     assert "not complete" in capsys.readouterr().out

@@ -6,16 +6,20 @@ from pathlib import Path
 import numpy as np
 import zarr
 
+from engine.checking import kept_passes
+from engine.ledger import Lease, Ledger, Mark, State, take_over
 from engine.running import Outcome
 from engine.store import (
     ArraySpec,
     ImageMetadata,
     Level,
+    Location,
     create_array,
     make_axes,
     open_array,
     write_image_metadata,
 )
+from tiling import Region
 
 Runner = Callable[..., Outcome]
 
@@ -36,3 +40,20 @@ def save_image(path: Path, pixels: np.ndarray, axes: str = "yx") -> Path:
 def read(out: Path, name: str) -> np.ndarray:
     """All pixels of an array of a result."""
     return np.asarray(zarr.open_array(out / name, mode="r")[...])
+
+
+def revoke(out: Path, state: State = State.MISSING, **chosen: slice) -> list[Region]:
+    """Let the ledger forget some regions of passes, named with a slice of their regions."""
+    ledger = Ledger(Location.parse(out))
+    marks = []
+    for kept in kept_passes(ledger.read_run()):
+        name = kept.name.replace("-", "_")
+        if name in chosen:
+            records = sorted(
+                ledger.records(kept.name, kept.digest, kept.grid), key=lambda r: r.region
+            )
+            marks += [Mark(kept.name, r.region, kept.digest, state) for r in records[chosen[name]]]
+    lease = Lease.acquire(ledger)
+    take_over(ledger, lease).revoke(marks)
+    lease.release()
+    return [mark.region for mark in marks]
