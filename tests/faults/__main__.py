@@ -83,6 +83,7 @@ def _line(verdict: Verdict) -> str:
         f"seed {scenario.seed:>4} {state} {verdict.seconds:5.1f} s  {scenario.work}, "
         f"{scenario.store}, {scenario.cluster} cluster: {faults}"
     )
+    text = "; ".join([text, *verdict.notes])
     return f"{text}\n    {verdict.error}" if verdict.error else text
 
 

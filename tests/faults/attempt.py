@@ -15,6 +15,7 @@ from tests.faults.interruptions import (
     kill_driver,
     kill_scheduler,
     kill_worker,
+    paused_driver,
     stop_driver,
     tasks_twice,
     two_drivers,
@@ -39,6 +40,7 @@ _STRIKES: dict[Kind, Callable[[Scene, Fault], bool]] = {
     "driver dies writing": driver_dies_writing,
     "tasks twice": tasks_twice,
     "two drivers": two_drivers,
+    "paused driver": paused_driver,
     "clock skew": clock_skew,
     "full disk": full_disk,
     "store faults": store_faults,
@@ -67,12 +69,15 @@ class Verdict:
         Why it failed; empty where it did not.
     seconds : float
         How long it took.
+    notes : tuple of str
+        What was seen on the way.
     """
 
     scenario: Scenario
     struck: tuple[bool, ...]
     error: str
     seconds: float
+    notes: tuple[str, ...] = ()
 
     def did_strike(self, kind: Kind) -> bool:
         """Whether a fault of a kind struck."""
@@ -85,8 +90,8 @@ def attempt(scenario: Scenario, bench: Bench, library: Library, shelf: Shelf) ->
     started = time.monotonic()
     struck: list[bool] = []
     error = ""
+    scene = Scene(scenario, Journey(scenario.work), bench, library, shelf)
     try:
-        scene = Scene(scenario, Journey(scenario.work), bench, library, shelf)
         scene.prepare()
         for fault in scenario.faults:
             struck.append(_STRIKES[fault.kind](scene, fault))
@@ -97,4 +102,5 @@ def attempt(scenario: Scenario, bench: Bench, library: Library, shelf: Shelf) ->
     finally:
         bench.clear()
     missing = (False,) * (len(scenario.faults) - len(struck))
-    return Verdict(scenario, (*struck, *missing), error, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return Verdict(scenario, (*struck, *missing), error, seconds, tuple(scene.notes))

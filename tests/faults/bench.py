@@ -90,7 +90,7 @@ class Driver:
                     env={**os.environ, **environment},
                 )
         else:
-            log.touch()
+            log.write_bytes(b"")
             self._process = _FORKS.Process(
                 target=_command_line, args=(words, dict(environment), str(log))
             )
@@ -260,11 +260,13 @@ class Bench:
         self._drivers: list[Driver] = []
         self._logs = 0
 
-    def drive(self, *words: str, cold: bool = False, **environment: str) -> Driver:
+    def drive(
+        self, *words: str, cold: bool = False, environment: Mapping[str, str] | None = None
+    ) -> Driver:
         """Start ``tilewright`` with these words."""
         self._logs += 1
         log = self.folder / f"driver-{self._logs:04d}.log"
-        driver = Driver(words, {**self._environment, **environment}, log, cold=cold)
+        driver = Driver(words, {**self._environment, **(environment or {})}, log, cold=cold)
         self._drivers.append(driver)
         return driver
 

@@ -6,7 +6,10 @@ import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tests.faults.bench import DefectError
+from tests.faults.compare import shown
 from tests.faults.interruptions import kill_driver, wait_for_instant
 from tests.faults.scene import DONE, KILLED
 
@@ -59,7 +62,7 @@ def other_image(scene: Scene, fault: Fault) -> bool:
     """Another image at the same place, whose statistics differ: refused, then --restart."""
     _begin(scene, fault)
     _rewrite(scene, replace(scene.journey, pixels="other"))
-    scene.refused("--check", "listing", naming=())
+    scene.refused("--check", "listing", naming=("statistics",), strictly=False)
     _restart(scene, fault)
     return True
 
@@ -73,13 +76,40 @@ def _begin(scene: Scene, fault: Fault) -> None:
 
 
 def _restart(scene: Scene, fault: Fault) -> None:
-    """Begin anew; a first attempt may be killed, and what stood before must stand until the end."""
-    if fault.nth % 2:
+    """Begin anew; a first attempt may die, and until one is done what stood before stands.
+
+    Raises
+    ------
+    DefectError
+        If what stood is gone before its successor is there.
+    """
+    stood = shown(scene.out)
+    if fault.nth % 3:
+        if fault.nth % 3 == 1:
+            # At any step of its way, of putting the new in the place of the old above all.
+            nth = fault.rng().randint(1, 60)
+            scene.bench.arm(
+                role="driver", do="kill", match=r"/out\.ome\.zarr/", nth=nth, when="after"
+            )
         driver = scene.start("--restart")
-        if wait_for_instant(scene, driver, fault.at):
+        if fault.nth % 3 == 2 and wait_for_instant(scene, driver, fault.at):
             driver.signal(signal.SIGKILL)
-        scene.expect(driver, KILLED, DONE)
+        code = scene.expect(driver, KILLED, DONE)
+        scene.bench.disarm()
+        if code == KILLED:
+            _check_shown(scene, stood)
     scene.expect(scene.start("--restart"), DONE)
+
+
+def _check_shown(scene: Scene, stood: dict[str, np.ndarray]) -> None:
+    """Expect each group to show what stood before, or all of what replaces it."""
+    made = scene.library.whole(scene.journey, scene.bench).arrays
+    now = shown(scene.out)
+    for group, before in stood.items():
+        after = made["maps/probability/0" if not group else f"{group}/0"]
+        if not any(np.array_equal(now[group], wanted) for wanted in (before, after)):
+            msg = f"a restart that was killed shows neither the old nor the new in '{group}'"
+            raise DefectError(msg)
 
 
 def _rewrite(scene: Scene, journey: Journey) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -45,19 +46,20 @@ class Snapshot:
     def of(cls, out: Location) -> Snapshot:
         """Read a result as any other program would."""
         names = sorted(name for name, _ in out.walk() if name.split("/")[0] != PRIVATE)
-        documents = {
-            name: json.loads((out / name).read_bytes())
+        texts = {
+            name: (out / name).read_bytes().decode()
             for name in names
             if name.rsplit("/", 1)[-1] in ("zarr.json", ".zattrs", ".zgroup", ".zarray")
         }
+        documents = {name: json.loads(text) for name, text in texts.items()}
         folders = [
             name.rpartition("/")[0]
             for name, document in documents.items()
             if document.get("node_type") == "array"
         ]
-        arrays = {name: _decode(out / name) for name in folders}
+        arrays = {_plain(name): _decode(out / name) for name in folders}
         parts: dict[str, list[pa.Table]] = defaultdict(list)
-        strays = []
+        strays = sorted(_EDITION.findall(" ".join(folders))) if len(arrays) < len(folders) else []
         for name in names:
             folder, _, leaf = name.rpartition("/")
             if leaf.endswith(".parquet"):
@@ -65,7 +67,12 @@ class Snapshot:
             elif name not in documents and not _is_chunk(name, folders):
                 strays.append(name)
         tables = {k: pa.concat_tables(v).sort_by("id") for k, v in parts.items()}
-        return cls(arrays, tables, documents, tuple(strays))
+        plain = {
+            _plain(name): json.loads(_plain(text))
+            for name, text in texts.items()
+            if not _BARE_GROUP.search(name)
+        }
+        return cls(arrays, tables, plain, tuple(strays))
 
     def differences(self, other: Snapshot) -> list[str]:
         """Say where another result differs from this one; empty where it does not."""
@@ -79,6 +86,35 @@ class Snapshot:
                 if text:
                     found.append(f"{kind}: {name} {text}")
         return found
+
+
+def shown(out: Location) -> dict[str, np.ndarray]:
+    """What a viewer sees: the finest level that the metadata of each group names.
+
+    Raises
+    ------
+    OSError
+        If a group names an array that is not there.
+    """
+    found = {}
+    for name in sorted(name for name, _ in out.walk() if name.split("/")[0] != PRIVATE):
+        group, _, leaf = name.rpartition("/")
+        if leaf == "zarr.json":
+            document = json.loads((out / name).read_bytes())
+            for image in document.get("attributes", {}).get("ome", {}).get("multiscales", []):
+                path = image["datasets"][0]["path"]
+                found[group] = _decode(out / (f"{group}/{path}" if group else path))
+    return found
+
+
+#: What is made anew stands beside what it replaces, in a folder of its own: labels/nuclei/e2/0.
+_EDITION = re.compile(r"(?<![\w.-])e\d+/(?=\d)")
+_BARE_GROUP = re.compile(r"(^|/)e\d+/zarr\.json$")
+
+
+def _plain(name: str) -> str:
+    """Paths as they would be if nothing had ever been replaced."""
+    return _EDITION.sub("", name)
 
 
 def decode_object(out: Location, name: str) -> np.ndarray | None:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import psutil
 
 from tests.faults.bench import DefectError, wait_until
+from tests.faults.hooks.fault_injection import EXPIRY, HOST, SKEW
 from tests.faults.scene import DONE, KILLED, MISSING, REFUSED, STOPPED
 
 if TYPE_CHECKING:
     from tests.faults.bench import Driver
     from tests.faults.plan import Fault
-    from tests.faults.scene import Scene
+from tests.faults.scene import Scene
 
 #: How long a run that was asked to stop may take; the promise is 10 s, machines are shared.
 STOP_LIMIT_S = 15.0
@@ -84,20 +85,22 @@ def kill_scheduler(scene: Scene, fault: Fault) -> bool:
         scene.expect(driver, DONE)
         return False
     scene.bench.cluster().kill_scheduler()
+    killed = time.monotonic()
     code = scene.expect(driver, DONE, REFUSED, MISSING, limit_s=GONE_LIMIT_S)
+    scene.note(f"ended {time.monotonic() - killed:.0f} s after its scheduler")
     return code != DONE
 
 
 def worker_dies_writing(scene: Scene, fault: Fault) -> bool:
     """A worker dies right before or after it writes pixels, a table or a record."""
-    _arm(scene, fault, "worker", WORKER_EFFECTS)
+    arm(scene, fault, "worker", WORKER_EFFECTS)
     scene.expect(scene.start(), DONE)
     return bool(scene.bench.disarm())
 
 
 def driver_dies_writing(scene: Scene, fault: Fault) -> bool:
     """The driver dies right before or after an effect on its ledger, from takeover to clean-up."""
-    _arm(scene, fault, "driver", DRIVER_EFFECTS)
+    arm(scene, fault, "driver", DRIVER_EFFECTS)
     code = scene.expect(scene.start(), KILLED, DONE)
     return bool(scene.bench.disarm()) and code == KILLED
 
@@ -133,18 +136,48 @@ def two_drivers(scene: Scene, fault: Fault) -> bool:
     return True
 
 
+def paused_driver(scene: Scene, fault: Fault) -> bool:
+    """A driver freezes until its lease expires; another, elsewhere, takes over; then it wakes.
+
+    Raises
+    ------
+    DefectError
+        If it does not see that it lost its lease.
+    """
+    here, there = ({HOST: name, EXPIRY: "4"} for name in ("here", "there"))
+    first = scene.start(environment=here)
+    if not (wait_for_instant(scene, first, fault.at) and first.signal(signal.SIGSTOP)):
+        scene.expect(first, DONE)
+        return False
+    if fault.nth % 2:
+        # Its late records arrive while the other works; else after the other is done.
+        second = scene.start(environment=there)
+        wait_until(lambda: second.code() is not None or scene.epoch() > 1, "a takeover")
+        first.signal(signal.SIGCONT)
+    else:
+        second = scene.start(environment=there)
+        second.wait()
+        first.signal(signal.SIGCONT)
+    scene.expect(second, DONE)
+    code = scene.expect(first, MISSING, DONE)
+    if code == MISSING and "another driver" not in first.text():
+        msg = f"does not say that another driver took over: {first.text()[-1000:]}"
+        raise DefectError(msg)
+    return code == MISSING
+
+
 def clock_skew(scene: Scene, fault: Fault) -> bool:
     """Clocks are wrong by up to a year, differently in drivers and workers; the first dies."""
     rng = fault.rng()
     skews = [rng.choice((-1, 1)) * 10 ** rng.uniform(1, 7.5) for _ in range(2)]
-    driver = scene.start(cold=True, TILEWRIGHT_FAULTS_SKEW_S=str(skews[0]))
+    driver = scene.start(cold=True, environment={SKEW: str(skews[0])})
     struck = wait_for_instant(scene, driver, fault.at) and driver.signal(signal.SIGKILL)
     scene.expect(driver, KILLED, DONE)
-    scene.expect(scene.start(cold=True, TILEWRIGHT_FAULTS_SKEW_S=str(skews[1])), DONE)
+    scene.expect(scene.start(cold=True, environment={SKEW: str(skews[1])}), DONE)
     return struck
 
 
-def _arm(scene: Scene, fault: Fault, role: str, match: str) -> None:
+def arm(scene: Scene, fault: Fault, role: str, match: str) -> None:
     rng = fault.rng()
     when = rng.choice(("before", "after"))
     if role == "worker" and rng.random() < 0.5:

@@ -10,6 +10,8 @@ from tests.faults.bench import LIMIT_S, Bench, DefectError, Driver, wait_until
 from tests.faults.compare import PRIVATE, Snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import psutil
 
     from engine.store.location import Location
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 TRIES = 4
 
 DONE, REFUSED, MISSING, STOPPED, KILLED = 0, 2, 3, 130, -9
+
+#: How long nothing may change before nobody is taken to be at work.
+QUIET_S = 1.5
 
 #: What no user must ever see.
 _CRASH = re.compile(r"Traceback \(most recent call last\)|a defect of tilewright")
@@ -55,11 +60,21 @@ class Scene:
         self.image: Location = shelf.place / "image.zarr"
         self.weights = journey.weights
         self._region, self._fresh = 1, True
+        self.notes: list[str] = []
 
     def prepare(self) -> None:
         """Put the image where the seed expects it."""
         self.shelf.copy(self.library.image(self.journey), self.image)
         self.seconds()
+
+    def note(self, text: str) -> None:
+        """Keep something that a reader of the log should know."""
+        self.notes.append(text)
+
+    def epoch(self) -> int:
+        """Highest epoch of the lease."""
+        _, names = (self.out / PRIVATE / "lease").children()
+        return max((int(name[:6]) for name in names if name.endswith(".json")), default=0)
 
     def learn(self, *, in_time: bool) -> None:
         """Take note whether a fault came before the end of a run that nothing had hurt before."""
@@ -79,7 +94,9 @@ class Scene:
             self.out.remove()
             self.out = out
 
-    def start(self, *extra: str, cold: bool = False, **environment: str) -> Driver:
+    def start(
+        self, *extra: str, cold: bool = False, environment: Mapping[str, str] | None = None
+    ) -> Driver:
         """Start the run, or continue it; `extra` are further words."""
         model = self.library.model(self.weights)
         size = ("--region", str(self.journey.shard * self._region))
@@ -89,7 +106,7 @@ class Scene:
             workers = ("--cluster", self.bench.cluster().address)
         return self.bench.drive(
             "run", str(self.image), str(self.out), *self.journey.words(str(model)),
-            *size, *workers, *extra, cold=cold, **environment,
+            *size, *workers, *extra, cold=cold, environment=environment or {},
         )  # fmt: skip
 
     def seconds(self) -> float:
@@ -117,15 +134,18 @@ class Scene:
             raise DefectError(msg)
         return code
 
-    def refused(self, *extra: str, naming: tuple[str, ...]) -> None:
+    def refused(self, *extra: str, naming: tuple[str, ...], strictly: bool = True) -> None:
         """Expect the run to be refused, with these words in its message and nothing changed.
+
+        Where not `strictly`, the ledger may take note of what was found.
 
         Raises
         ------
         DefectError
             If it is not.
         """
-        before = self.objects()
+        self._quiet()
+        before = self.objects(private=strictly)
         driver = self.start(*extra)
         self.expect(driver, REFUSED)
         text = driver.text()
@@ -133,7 +153,7 @@ class Scene:
         if lacking:
             msg = f"the refusal does not name {lacking}: {text[-1500:]}"
             raise DefectError(msg)
-        after = self.objects()
+        after = self.objects(private=strictly)
         if before != after:
             changed = sorted(
                 k for k in before.keys() | after.keys() if before.get(k) != after.get(k)
@@ -141,9 +161,26 @@ class Scene:
             msg = f"a run that was refused changed {changed}"
             raise DefectError(msg)
 
-    def objects(self) -> dict[str, str]:
-        """Everything in OUT: name, and size with tag."""
-        return {name: f"{stat.size} {stat.tag}" for name, stat in self.out.walk()}
+    def _quiet(self) -> None:
+        """Wait until workers whose driver was killed have written what they had begun."""
+        last, since = self.objects(private=True), time.monotonic()
+
+        def unchanged() -> bool:
+            nonlocal last, since
+            now = self.objects(private=True)
+            if now != last:
+                last, since = now, time.monotonic()
+            return time.monotonic() - since > QUIET_S
+
+        wait_until(unchanged, "workers without a driver to end")
+
+    def objects(self, *, private: bool) -> dict[str, str]:
+        """Everything in OUT, with or without the ledger: name, and size with tag."""
+        return {
+            name: f"{stat.size} {stat.tag}"
+            for name, stat in self.out.walk()
+            if private or name.split("/")[0] != PRIVATE
+        }
 
     def chunks(self) -> list[str]:
         """Names of the objects that hold pixels or rows, sorted."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +28,7 @@ def lost_objects(scene: Scene, fault: Fault) -> bool:
     """Objects with pixels or rows are deleted: verify names exactly those, repair mends them."""
     scene.complete()
     rng = fault.rng()
-    names = _choose(scene.chunks(), rng)
+    names = _choose(_stored(scene), rng)
     for name in names:
         (scene.out / name).delete()
     _verify(scene, names)
@@ -37,7 +40,7 @@ def damaged_objects(scene: Scene, fault: Fault) -> bool:
     scene.complete()
     rng = fault.rng()
     hurt = []
-    for name in _choose(scene.chunks(), rng):
+    for name in _choose(_stored(scene), rng):
         before = decode_object(scene.out, name)
         _damage(scene.out / name, rng)
         after = decode_object(scene.out, name)
@@ -83,6 +86,12 @@ def _choose(names: list[str], rng: random.Random) -> list[str]:
     return sorted(rng.sample(names, min(len(names), rng.randint(1, MOST))))
 
 
+def _stored(scene: Scene) -> list[str]:
+    """Names of the objects that records tell of, and that are there, sorted."""
+    present = {name for name, _ in scene.out.walk()}
+    return sorted(present & _owners(scene).keys())
+
+
 def _records(scene: Scene) -> list[str]:
     """Names of the objects that hold records, sorted."""
     found = (name for name, _ in scene.out.walk())
@@ -102,24 +111,41 @@ def _damage(place: Location, rng: random.Random) -> None:
 
 
 def _verify(scene: Scene, names: list[str]) -> None:
-    """Expect verify to find these objects and no other, and repair to let them run again.
+    """Expect verify to find the regions of these objects and no other; then to mark them.
 
     Raises
     ------
     DefectError
         If it finds others, or not these.
     """
+    owners = _owners(scene)
     for words in ((), ("--repair",)):
         driver = scene.bench.drive("verify", str(scene.out), *words)
         scene.expect(driver, MISSING)
-        text = driver.text()
-        lacking = [name for name in names if name not in text]
-        wrong = [n for n in scene.chunks() if n not in names and _mentions(text, n)]
+        found = set(_FOUND.findall(driver.text()))
+        lacking = [name for name in names if not owners[name] & found]
+        wrong = found - set().union(*(owners[name] for name in names))
         if lacking or wrong:
-            msg = f"verify does not name {lacking}, and names {wrong} wrongly: {text[-1500:]}"
+            msg = (
+                f"verify does not name the regions of {lacking}, and names {wrong} wrongly: "
+                f"{driver.text()[-1500:]}"
+            )
             raise DefectError(msg)
 
 
-def _mentions(text: str, name: str) -> bool:
-    """Whether a text holds a name as a whole word."""
-    return f" {name} " in f" {text} ".replace("\n", " ").replace(",", " ").replace(":", " ")
+#: Pass and box of a region that verify reports.
+_FOUND = re.compile(r"output (?:missing|damaged): ([\w-]+), .*?\[([\d:,]+)\]")
+
+
+def _owners(scene: Scene) -> dict[str, set[tuple[str, str]]]:
+    """For each stored object: pass and box of the regions whose records name it."""
+    owners: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for name in _records(scene):
+        for line in (scene.out / name).read_bytes().splitlines():
+            record = json.loads(line)
+            box = record.get("box", [])
+            half = len(box) // 2
+            text = ",".join(f"{a}:{b}" for a, b in zip(box[:half], box[half:], strict=True))
+            for stored in record.get("stored", []):
+                owners[stored[0]].add((record["pass"], text))
+    return owners
