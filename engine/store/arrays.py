@@ -131,7 +131,7 @@ def array_of(
         raise read_error(str(folder), err, error) from err
     with _opening:
         chosen = zarr.config.get("codec_pipeline.path")
-        # zarrs 0.2 reads and writes the local disk alone.
+        # In a bucket zarrs 0.2 would open a client of its own, with other ideas of what is absent.
         if chosen == _RUST_CODECS and not (folder.is_local and _rust_takes(document)):
             chosen = _PYTHON_CODECS
         settings = {"codec_pipeline.path": chosen, "array.write_empty_chunks": False}

@@ -268,6 +268,28 @@ def test_v2_images_on_a_web_server(tmp_path: Path, folder: Path) -> None:
             reader.read((), (0,), box)
 
 
+def test_a_server_that_denies_what_is_not_there(folder: Path) -> None:
+    """As public buckets do that forbid listing: the next document is asked for all the same."""
+    place = folder / "v2"
+    group = zarr.create_group(place, zarr_format=2)
+    zarr.create_array(place / "0", shape=(8, 8), dtype="u1", zarr_format=2, chunks=(8, 8))[...] = 7
+    scale = [{"type": "scale", "scale": [1.0, 1.0]}]
+    datasets = [{"path": "0", "coordinateTransformations": scale}]
+    axes = [{"name": n, "type": "space"} for n in "yx"]
+    group.attrs["multiscales"] = [{"axes": axes, "datasets": datasets, "version": "0.4"}]
+    plain = serve_folder(folder)
+
+    def answer(method: str, path: str, headers: Mapping[str, str]) -> Answer | None:
+        found = plain(method, path, headers)
+        return DENIED if found is not None and found[0] == 404 else found
+
+    with web_server(answer) as address:
+        reader = ImageReader(f"{address}/v2")
+        assert (reader.read((), (0,), Box((0, 0), (8, 8))) == 7).all()
+        with pytest.raises(InputError, match="access denied"):
+            inspect_image(f"{address}/none")
+
+
 def faulty(folder: Path, part: str, fault: Answer | None) -> Server:
     """Serve a folder; objects whose path holds `part` meet the fault."""
     plain = serve_folder(folder)
@@ -384,6 +406,15 @@ def test_sources_name_what_a_box_is_read_from(place: Location, pixels: np.ndarra
     assert after["0/c/1/0/0"] == (f"{stat.size}-{stat.tag}" if place.is_local else stat.tag)
     with pytest.raises(InputError, match=r"outside|inside"):
         reader.sources((), (0,), Box((0, 0), (71, 4)))
+
+
+def test_sources_of_one_plane_of_many(place: Location) -> None:
+    axes, shape = make_axes("tczyx"), (2, 3, 2, 40, 40)
+    create_array(place, "0", ArraySpec(shape, "uint8", (16, 16), (32, 32), axes))
+    level = Level("0", shape, (1.0,) * 5, (0.0,) * 5)
+    write_image_metadata(place, ImageMetadata("im", axes, (level,), "uint8"))
+    found = ImageReader(place).sources((1, 0), (2, 0), Box((5, 33), (6, 34)))
+    assert found == (("0/c/1/0/0/0/1", "absent"), ("0/c/1/2/0/0/1", "absent"))
 
 
 def test_a_probe_sees_the_corners_first(place: Location, pixels: np.ndarray) -> None:

@@ -105,6 +105,33 @@ def test_documents(place: Location) -> None:
     assert place.children() == ([], ["a.json"])
 
 
+def test_names_in_a_bucket_are_taken_as_they_are(
+    s3_server: str,  # noqa: F811
+    bucket: str,  # noqa: F811
+) -> None:
+    (Location.parse(bucket) / "a b" / "ü%20+.json").write_bytes(b"1")
+    found = s3_client(s3_server).list_objects_v2(Bucket=bucket.removeprefix("s3://"))
+    assert [entry["Key"] for entry in found["Contents"]] == ["a b/ü%20+.json"]
+
+
+@pytest.mark.parametrize("name", ["AWS_REGION", "AWS_DEFAULT_REGION"])
+def test_requests_are_signed_for_the_region(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    signed: list[str] = []
+
+    def answer(method: str, path: str, headers: Mapping[str, str]) -> Answer:
+        signed.append(headers["Authorization"])
+        return 200, {"ETag": '"1"'}, b"1"
+
+    with web_server(answer) as address:
+        point_at(address, monkeypatch, tmp_path)
+        monkeypatch.delenv("AWS_REGION")
+        monkeypatch.setenv(name, "eu-north-1")
+        assert Location.parse("s3://bucket-x/a").read_bytes() == b"1"
+    assert "/eu-north-1/s3/" in signed[0]
+
+
 def test_an_equal_document_is_not_sent_again(bucket: str) -> None:  # noqa: F811
     place = Location.parse(bucket) / "a.json"
     write_json(place, {"b": 1})

@@ -23,11 +23,13 @@ from engine.store import (
     Target,
     checksum,
     create_array,
+    disk,
     is_fatal,
     make_axes,
     open_array,
     open_target,
     use_fast_codecs,
+    write,
     write_atomic,
     write_box,
     write_file,
@@ -95,6 +97,29 @@ def test_what_is_written_is_found_well(out: Location, dtype: str) -> None:
         assert (stored.size, stored.tag) == (stat.size, stat.tag)
     assert verdicts(out, objects) == set()
     assert [StoredObject.from_json(o.to_json()) for o in objects] == list(objects)
+
+
+def test_chunks_of_fill_value_are_not_stored(out: Location) -> None:
+    pixels = np.zeros((70, 90), "uint16")
+    pixels[16:32, :16] = 5
+    first = write_box(make(out), (0,), WHOLE, pixels)[0]
+    assert first.checksums == 2 * ABSENT + checksum(pixels[16:32, :16]) + ABSENT
+    # At the end of a shard: place and length of each chunk, all ones for none, then 4 bytes.
+    index = np.frombuffer((out / first.name).read_bytes()[-68:-4], "<u8").reshape(4, 2)
+    assert [bool((entry == 2**64 - 1).all()) for entry in index] == [True, True, False, True]
+
+
+def test_new_entries_of_folders_survive_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = make(Location.parse(tmp_path))
+    synced: list[Path] = []
+    for module in (disk, write):
+        monkeypatch.setattr(module, "sync_folder", synced.append)
+    write_box(target, (1,), Box((0, 0), (64, 64)), noise()[:64, :64])
+    array = tmp_path / NAME
+    made = {array, array / "c", array / "c/1", array / "c/1/0", array / "c/1/1"}
+    assert set(synced) == made
 
 
 def test_minus_zero_is_zero(out: Location) -> None:
@@ -217,12 +242,12 @@ def test_a_disk_that_is_really_full(small_disk: Path, pipeline: str) -> None:
     axes = make_axes("yx")
     create_array(out, "0", ArraySpec((1024, 1024), "uint16", (128, 128), (1024, 1024), axes))
     pixels = np.random.default_rng(0).integers(0, 65535, (1024, 1024)).astype("uint16")
-    for write in (
+    for attempt in (
         lambda: write_box(open_target(out, "0"), (), Box((0, 0), (1024, 1024)), pixels),
         lambda: write_atomic(out / "large", bytes(2**21)),
     ):
         with pytest.raises(OutputError, match="No space left") as caught:
-            write()
+            attempt()
         assert is_fatal(caught.value)
         assert "Free space" in caught.value.remedy
     assert sorted(p.name for p in small_disk.iterdir()) == ["0", "zarr.json"]
