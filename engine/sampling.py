@@ -15,7 +15,7 @@ from uuid import uuid4
 import numpy as np
 
 from engine.labels import make_index, save_index
-from engine.ledger import Record
+from engine.ledger import Ledger, Record
 from engine.planning.pending import pending_pixels
 from engine.recipe import StarDistRecipe
 from engine.running.outputs import create_arrays
@@ -26,8 +26,6 @@ from engine.work import read_pixels, save_levels
 from tiling import Box, Region
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from engine.planning import Job, Pass, Plan
 
 #: Longest side of the sample: more says no more about the time of a pixel.
@@ -53,15 +51,13 @@ class Sample:
     total_s: float
 
 
-def measure(plan: Plan, states: npt.NDArray[np.uint8]) -> Sample:
+def measure(plan: Plan) -> Sample:
     """Compute one region twice, the first time to warm up, and estimate the run's time.
 
     Parameters
     ----------
     plan : Plan
         The plan; nothing is written to its OUT.
-    states : ndarray
-        `State` of every cell of its first pass.
 
     Returns
     -------
@@ -77,6 +73,7 @@ def measure(plan: Plan, states: npt.NDArray[np.uint8]) -> Sample:
             out = Location(folder) / "sample.ome.zarr"
             trial = replace(plan.job, out=out, area=region.core, token=uuid4().hex)
             seconds = _time(trial, first, region)
+    states = Ledger(plan.job.out).states(first.name, first.digest, first.grid)
     left = pending_pixels(first, states, plan.job.area)
     return Sample(region, seconds, seconds * left / region.core.size / plan.workers)
 

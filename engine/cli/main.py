@@ -7,6 +7,7 @@ import logging
 import re
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,7 @@ from rich.markup import escape
 
 from engine.cli import train
 from engine.cli.progress import CheckProgress, TerminalProgress
-from engine.cli.show import show_outcome, show_plan, show_scores, show_verification
+from engine.cli.show import show_outcome, show_plan, show_sample, show_scores, show_verification
 from engine.errors import RecipeError, TilewrightError
 from engine.planning import STAGES, Wish, make_plan
 
@@ -36,7 +37,10 @@ app.add_typer(train.app, name="train")
 
 OUT = Console(soft_wrap=True)
 ERR = Console(stderr=True, soft_wrap=True)
-_STATE = {"debug": False}
+_STATE: dict[str, Any] = {"debug": False, "asked": None}
+
+#: How long a stop takes at most; asking again meanwhile does not hurry it.
+STOPPING_S = 10.0
 
 Recipe = Annotated[str, typer.Option("--recipe", help="Name of a recipe, or a YAML file.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: key=value.")]
@@ -103,11 +107,17 @@ def plan(
     restart: Restart = False,
     recompute: Recompute = None,
     check: Check = "records",
+    sample: Annotated[bool, typer.Option(help="Measure one region, to estimate the time.")] = False,
 ) -> None:
     """Say what a run would do and cost; refuse what cannot be done."""
     settings = _settings(recipe, set_, region, workers, device)
     wish = Wish(restart, recompute)
-    show_plan(OUT, _plan(image, out, settings, _box(within), wish, check))
+    prepared = _plan(image, out, settings, _box(within), wish, check)
+    show_plan(OUT, prepared)
+    if sample:
+        from engine.sampling import measure
+
+        show_sample(OUT, measure(prepared))
 
 
 @app.command()
@@ -209,6 +219,10 @@ def main() -> None:
     # Also where a shell started this in the background and had it ignore SIGINT.
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _stop)
+    # A terminal that was closed; `nohup` has it ignored on purpose.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _stop)
+    _STATE["asked"] = None
     # What libraries log goes to the file beside the run, not between the lines of progress.
     logging.getLogger().addHandler(logging.NullHandler())
     # A call in the same process before this one may have asked for it.
@@ -308,4 +322,7 @@ def _box(text: str | None) -> Box | None:
 
 def _stop(signum: int, frame: object) -> None:
     """Stop: the run ends cleanly and keeps what is done."""
-    raise KeyboardInterrupt
+    now = time.monotonic()
+    if _STATE["asked"] is None or now - _STATE["asked"] > STOPPING_S:
+        _STATE["asked"] = now
+        raise KeyboardInterrupt

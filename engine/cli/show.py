@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from engine.evaluation import Evaluation
     from engine.planning import Plan, StepCount
     from engine.running import Outcome
+    from engine.sampling import Sample
     from engine.verifying import Verification
 
 
@@ -61,6 +62,18 @@ def show_plan(console: Console, plan: Plan) -> None:
     for name, value in rows:
         table.add_row(f"[bold]{name}[/bold]", escape(value))
     console.print(table, highlight=False)
+
+
+def show_sample(console: Console, sample: Sample) -> None:
+    """Print what one region took, and what that means for the run."""
+    minutes = sample.total_s / 60
+    total = f"{sample.total_s:.0f} s" if minutes < 5 else f"{minutes:.0f} min"
+    total = total if minutes < 300 else f"{minutes / 60:.1f} h"
+    console.print(
+        f"sample             {sample.region.core.size / 1e6:.2f} Mpx in {sample.seconds:.2f} s on "
+        f"one worker: about {total} for what is left, statistics and pyramids beside",
+        highlight=False,
+    )
 
 
 def _left(step: StepCount) -> str:

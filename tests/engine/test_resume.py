@@ -85,11 +85,11 @@ def test_a_restart_stands_beside_until_it_is_complete(
     with pytest.raises(OutputError, match=r"tiling\.overlap: 64 -> 96"):
         run_recipe(image, out, *new)
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    def broken(*_: object) -> None:
+        raise RuntimeError
 
     with monkeypatch.context() as patch:
-        patch.setattr("engine.labels.write_part", full)
+        patch.setattr("engine.labels.write_part", broken)
         stopped = run_recipe(image, out, *new, "resources.retries=0", restart=True)
         assert not stopped.complete
     for name, pixels in before.items():
