@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
+import os
+import signal
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -74,21 +76,51 @@ def open_cluster(spec: ClusterSpec) -> Iterator[Client]:
     }
     with dask.config.set(settings):
         if spec.address == "local":
-            with (
-                LocalCluster(
-                    n_workers=spec.workers,
-                    threads_per_worker=spec.threads,
-                    processes=True,
-                    memory_limit=0,
-                    dashboard_address="127.0.0.1:0",
-                    silence_logs=logging.CRITICAL,
-                ) as cluster,
-                Client(cluster) as client,
-            ):
+            with _start(spec) as client:
                 yield client
         else:
             with _connect(spec.address) as client:
                 yield client
+
+
+@contextmanager
+def _start(spec: ClusterSpec) -> Iterator[Client]:
+    """Workers on this machine; what they log comes to the loggers of this process.
+
+    Where the block is left by an error, such as a request to stop, workers are killed: Dask would
+    wait for their threads. What they have not recorded is done again.
+    """
+    handlers = logging.getLogger("distributed").handlers
+    levels = [(h, h.level) for h in handlers if isinstance(h, logging.FileHandler)]
+    with (
+        LocalCluster(
+            n_workers=spec.workers,
+            threads_per_worker=spec.threads,
+            processes=True,
+            memory_limit=0,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster, timeout=CONNECT_TIMEOUT_S) as client,
+    ):
+        for handler, level in levels:
+            # Dask silences the terminal, and takes files for it.
+            handler.setLevel(level)
+        client.forward_logging("engine")
+        try:
+            yield client
+        except BaseException:
+            _kill_workers(cluster)
+            raise
+
+
+def _kill_workers(cluster: LocalCluster) -> None:
+    """End worker processes now, and have none started in their place."""
+    for nanny in list(cluster.workers.values()):
+        nanny.close_gracefully(reason="stopped")
+        with suppress(ProcessLookupError):
+            if nanny.pid is not None:
+                os.kill(nanny.pid, signal.SIGKILL)
 
 
 def _connect(address: str) -> Client:

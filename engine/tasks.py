@@ -6,7 +6,9 @@ import logging
 import os
 import socket
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Condition
 from typing import TYPE_CHECKING
 
 from engine.device import resident_peak
@@ -18,7 +20,7 @@ from engine.store import is_fatal
 from engine.work import Done, copy_region, process_region
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from engine.ledger import Bundle
     from engine.planning import Job, Pass
@@ -97,6 +99,37 @@ class Receipt:
     deaths: int = 0
 
 
+class _Turns:
+    """Whose turn it is in this process: any number of units, or a single suspect.
+
+    A unit that was there when a worker died may be what killed it. It is tried again with nothing
+    beside it, so that another death is its own and takes no other unit along.
+    """
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._running = 0
+        self._suspects = 0
+
+    @contextmanager
+    def turn(self, *, alone: bool) -> Iterator[None]:
+        """Wait for a turn, and keep it until the block ends."""
+        with self._changed:
+            self._suspects += alone
+            self._changed.wait_for(lambda: self._running == 0 if alone else self._suspects == 0)
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._suspects -= alone
+                self._changed.notify_all()
+
+
+_TURNS = _Turns()
+
+
 def perform(
     job: Job, unit: Unit, epoch: int, attempt: int, most_deaths: int, doing: Doing | None = None
 ) -> Receipt:
@@ -122,16 +155,17 @@ def perform(
     Receipt
     """
     writer = RecordWriter(job.out, epoch)
-    deaths = writer.attempts(unit.key)
-    if deaths and (len(unit.regions) > 1 or deaths > most_deaths):
-        return Receipt(deaths=deaths)
-    with writer.attempt(unit.key):
-        done, troubles = _each(job, unit, attempt + deaths, doing or compute)
-        try:
+    try:
+        deaths = writer.attempts(unit.key)
+        if deaths and (len(unit.regions) > 1 or deaths > most_deaths):
+            return Receipt(deaths=deaths)
+        with _TURNS.turn(alone=deaths > 0), writer.attempt(unit.key):
+            done, troubles = _each(job, unit, attempt + deaths, doing or compute)
             bundle = writer.write(done) if done else None
-        except Exception as err:
-            _LOG.exception("record of %s", unit.key)
-            return Receipt(troubles=tuple(_trouble(region, err) for region in unit.regions))
+    except Exception as err:
+        # Whether it is fatal can be told here only: what caused it is lost on the way.
+        _LOG.exception("records of %s", unit.key)
+        return Receipt(troubles=tuple(_trouble(region, err) for region in unit.regions))
     pixels = sum(record.region.core.size for record in done)
     return Receipt(bundle, len(done), pixels, tuple(troubles), deaths)
 

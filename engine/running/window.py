@@ -22,9 +22,11 @@ from itertools import count
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from distributed import get_worker
+from distributed import CancelledError, get_worker
+from distributed.client import ClosedClientError
 
 from engine.errors import StoppedRunError
+from engine.running.crew import ANSWER_S, Crew
 from engine.tasks import Receipt, Trouble, Unit, perform
 
 if TYPE_CHECKING:
@@ -46,12 +48,6 @@ LONGEST_PAUSE_S = 15.0
 
 #: How often the driver looks whether it should stop, or whether the workers are gone.
 TICK_S = 0.5
-
-#: How often the workers are counted.
-COUNT_EACH_S = 5.0
-
-#: How long a cluster may be without any worker before the run stops.
-WORKERLESS_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +105,7 @@ class Window:
             If every further region would fail too: a full disk, a lost permission; or if the
             scheduler or all workers are gone.
         """
-        flight = _Flight(self, iter(units))
+        flight = _Flight(self, iter(units), Crew(self.client, self.job.out))
         try:
             while flight.fill():
                 self.check()
@@ -118,14 +114,13 @@ class Window:
             flight.abandon()
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class _Try:
-    """A unit on its way."""
+    """A unit on its way; workers where it failed before."""
 
     unit: Unit
     attempt: int = 1
-    avoid: str = ""
-    worker: str = ""
+    avoid: tuple[str, ...] = ()
 
 
 @dataclass
@@ -134,37 +129,36 @@ class _Flight:
 
     window: Window
     units: Iterator[Unit]
+    crew: Crew
     flying: dict[str, tuple[_Try, Future[tuple[str, Receipt]]]] = field(default_factory=dict)
     waiting: list[tuple[float, int, _Try]] = field(default_factory=list)
     landed: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
     numbers: Iterator[int] = field(default_factory=count)
-    alone_since: float | None = None
-    threads: int = 0
-    counted: float = -COUNT_EACH_S
+    exhausted: bool = False
 
     def fill(self) -> bool:
         """Send what there is room for; False where nothing is left to do."""
-        room = self._room()
+        self.crew.look()
+        room = PER_THREAD * self.crew.threads
         while len(self.flying) < room:
             if self.waiting and self.waiting[0][0] <= time.monotonic():
                 self._send(heapq.heappop(self.waiting)[2])
                 continue
             unit = next(self.units, None)
             if unit is None:
+                self.exhausted = True
                 break
             self._send(_Try(unit))
-        return bool(self.flying or self.waiting)
+        return bool(self.flying or self.waiting or not self.exhausted)
 
     def land(self) -> Iterator[tuple[Unit, Receipt] | Given]:
         """Wait a little; yield what became of what came back."""
         try:
             keys = [self.landed.get(timeout=self._patience())]
         except queue.Empty:
-            self._look_after()
             return
         while not self.landed.empty():
             keys.append(self.landed.get())
-        self.alone_since = None
         for key in keys:
             tried, future = self.flying.pop(key)
             yield from self._settle(tried, future)
@@ -175,30 +169,6 @@ class _Flight:
         if futures and self.window.client.status == "running":
             self.window.client.cancel(futures, force=True, reason="stopped")
 
-    def _room(self) -> int:
-        """Tasks that may be in flight; workers may come and go."""
-        if time.monotonic() - self.counted >= COUNT_EACH_S:
-            self.threads = sum(self._workers().values())
-            self.counted = time.monotonic()
-        return PER_THREAD * max(1, self.threads)
-
-    def _workers(self) -> dict[str, int]:
-        """Threads of each worker.
-
-        Raises
-        ------
-        StoppedRunError
-            If the scheduler does not answer.
-        """
-        client = self.window.client
-        try:
-            if client.status in ("running", "connecting"):
-                found: dict[str, int] = client.nthreads()
-                return found
-        except (OSError, TimeoutError) as err:
-            raise _gone(self.window.job, f"no answer from the scheduler ({err})") from err
-        raise _gone(self.window.job, "the scheduler does not answer any more")
-
     def _patience(self) -> float:
         due = self.waiting[0][0] - time.monotonic() if self.waiting else TICK_S
         return max(0.01, min(TICK_S, due))
@@ -207,40 +177,36 @@ class _Flight:
         window = self.window
         # A scheduler that serves several runs must not take one's task for another's.
         key = f"{tried.unit.key}-{uuid4().hex}"
-        elsewhere = self._elsewhere(tried.avoid)
-        future = window.client.submit(
-            run_unit, window.job, tried.unit, window.epoch, tried.attempt, window.retries,
-            window.doing, key=key, pure=False, workers=elsewhere or None,
-            allow_other_workers=bool(elsewhere),
-        )  # fmt: skip
+        elsewhere = self.crew.elsewhere(tried.avoid) if tried.avoid else []
+        try:
+            future = window.client.submit(
+                run_unit, window.job, tried.unit, window.epoch, tried.attempt, window.retries,
+                window.doing, key=key, pure=False, workers=elsewhere or None,
+                allow_other_workers=bool(elsewhere),
+            )  # fmt: skip
+        except ClosedClientError as err:
+            raise self.crew.gone("the scheduler is gone") from err
         self.flying[key] = tried, future
         future.add_done_callback(lambda f: self.landed.put(f.key))
-
-    def _elsewhere(self, avoid: str) -> list[str]:
-        """Workers other than the one where a unit failed."""
-        if not avoid:
-            return []
-        return [address for address in self._workers() if address != avoid]
 
     def _settle(
         self, tried: _Try, future: Future[tuple[str, Receipt]]
     ) -> Iterator[tuple[Unit, Receipt] | Given]:
         """Take a receipt; what is not done is tried again by itself, or given up."""
-        error = future.exception()
-        if error is not None:
-            message = f"{type(error).__name__}: {error}"
-            troubles = tuple(Trouble(r, message, fatal=False) for r in tried.unit.regions)
-            receipt = Receipt(troubles=troubles)
-        else:
-            tried.worker, receipt = future.result()
+        came = _came(tried.unit, future)
         future.release()
+        if came is None:
+            # The connection broke, or a worker took its receipt along: the unit had no say in it.
+            self._wait(tried, PAUSE_S)
+            return
+        worker, receipt = came
         if receipt.bundle is not None:
             yield tried.unit, receipt
         for trouble in receipt.troubles:
             if trouble.fatal:
                 raise _stop(self.window.job, trouble)
             alone = replace(tried, unit=Unit(tried.unit.step, (trouble.region,)))
-            yield from self._again(alone, trouble.message)
+            yield from self._again(alone, trouble.message, worker)
         if receipt.deaths and not receipt.regions and not receipt.troubles:
             yield from self._after_death(tried, receipt.deaths)
 
@@ -249,7 +215,7 @@ class _Flight:
         if len(tried.unit.regions) > 1:
             _LOG.warning("%s ended with its worker; its regions follow singly", tried.unit.key)
             for unit in tried.unit.single():
-                self._send(_Try(unit))
+                self._wait(_Try(unit), 0)
             return
         message = (
             f"its worker died {deaths} times while it computed this region (killed for memory, or "
@@ -257,7 +223,7 @@ class _Flight:
         )
         yield Given(tried.unit, message, deaths)
 
-    def _again(self, tried: _Try, message: str) -> Iterator[Given]:
+    def _again(self, tried: _Try, message: str, worker: str) -> Iterator[Given]:
         """Try a region again after a pause, on another worker; or give it up."""
         region = tried.unit.regions[0]
         _LOG.warning("%s, %s, try %d: %s", tried.unit.step.name, region, tried.attempt, message)
@@ -265,23 +231,28 @@ class _Flight:
             yield Given(tried.unit, message, tried.attempt)
             return
         pause = min(LONGEST_PAUSE_S, PAUSE_S * 2 ** (tried.attempt - 1))
-        again = _Try(tried.unit, tried.attempt + 1, avoid=tried.worker)
-        heapq.heappush(self.waiting, (time.monotonic() + pause, next(self.numbers), again))
+        self._wait(_Try(tried.unit, tried.attempt + 1, (*tried.avoid, worker)), pause)
 
-    def _look_after(self) -> None:
-        """Stop where nobody is left who could do the work.
+    def _wait(self, tried: _Try, pause_s: float) -> None:
+        heapq.heappush(self.waiting, (time.monotonic() + pause_s, next(self.numbers), tried))
 
-        Raises
-        ------
-        StoppedRunError
-            If the scheduler is gone, or no worker was there for `WORKERLESS_S`.
-        """
-        if self._workers():
-            self.alone_since = None
-            return
-        self.alone_since = self.alone_since or time.monotonic()
-        if time.monotonic() - self.alone_since > WORKERLESS_S:
-            raise _gone(self.window.job, f"no worker for {WORKERLESS_S:.0f} s")
+
+def _came(unit: Unit, future: Future[tuple[str, Receipt]]) -> tuple[str, Receipt] | None:
+    """Worker and receipt of a unit; None where Dask lost them."""
+    if future.status == "error":
+        # The task itself raises nothing: Dask gave up on it, or could not send it.
+        error = future.exception()
+        message = f"{type(error).__name__}: {error}"
+        troubles = tuple(Trouble(region, message, fatal=False) for region in unit.regions)
+        return "", Receipt(troubles=troubles)
+    if future.status == "cancelled":
+        return None
+    try:
+        came: tuple[str, Receipt] = future.result(timeout=ANSWER_S)
+    except (TimeoutError, CancelledError) as err:
+        _LOG.warning("the receipt of %s is lost: %s", unit.key, err)
+        return None
+    return came
 
 
 def run_unit(
@@ -298,13 +269,4 @@ def _stop(job: Job, trouble: Trouble) -> StoppedRunError:
         found=trouble.message,
         remedy="Make space, or mend permissions or credentials, and give the same command again: "
         "what is done is kept.",
-    )
-
-
-def _gone(job: Job, found: str) -> StoppedRunError:
-    return StoppedRunError(
-        where=f"OUT '{job.out}'",
-        expected="workers",
-        found=found,
-        remedy="Start the cluster again and give the same command: what is done is kept.",
     )
