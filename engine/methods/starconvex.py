@@ -4,6 +4,9 @@ Polygons are decided by the stardist package's own geometry (Schmidt et al. 2018
 with Star-convex Polygons"; package stardist). It truncates vertices to integers, so an object's
 shape depends on where its coordinates begin. Here they always begin at the plane's first pixel:
 whichever region looks at an object, it sees the same polygon.
+
+Geometry is imported where it is used: a plan asks stages for their memory and nothing else, and
+stardist, scikit-image and what they import take half of the time of a command that only plans.
 """
 
 from __future__ import annotations
@@ -12,10 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from stardist.geometry import dist_to_coord
-
-from engine.methods.filling import fill
-from engine.methods.pruning import survivors
 
 if TYPE_CHECKING:
     from tiling import Box
@@ -98,6 +97,8 @@ class StarObjects:
         """Vertices in the plane's coordinates: (n, 2, R) float32, rows then columns."""
         if len(self) == 0:
             return np.empty((0, 2, self.rays.shape[1]), np.float32)
+        from stardist.geometry import dist_to_coord
+
         outlines: np.ndarray = dist_to_coord(self.rays, self.points)
         return np.asarray(outlines, np.float32)
 
@@ -161,6 +162,8 @@ def suppress(candidates: StarObjects, threshold: float) -> StarObjects:
     ordered = candidates.take(order)
     if len(ordered) == 0:
         return ordered
+    from engine.methods.pruning import survivors
+
     keep = survivors(ordered.points, ordered.rays, ordered.scores, threshold)
     return ordered.take(keep)
 
@@ -202,6 +205,8 @@ def render(objects: StarObjects, box: Box) -> np.ndarray:
     float64, which is exact: a polygon has the same pixels in every box. Equals
     ``stardist.geometry.polygons_to_label`` on the whole plane.
     """
+    from engine.methods.filling import fill
+
     boxes = objects.boxes()
     meeting = np.flatnonzero(objects.meeting(box))
     points, scores = objects.points[meeting], objects.scores[meeting]
