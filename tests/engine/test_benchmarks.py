@@ -1,8 +1,10 @@
-"""The benchmarks measure what they say: the same launches, and the same objects by every peer."""
+"""The benchmarks measure what they say: the same launches, the same objects, as many records."""
 
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +72,36 @@ def test_peers_find_the_nuclei(
     assert abs(count - expected) <= 0.03 * expected
     both = (labels > 0) & (whole > 0)
     assert both.sum() > 0.93 * max((labels > 0).sum(), (whole > 0).sum())
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(180)
+def test_regions_that_cost_nothing_are_recorded_and_resumed(scripts: Any, tmp_path: Path) -> None:
+    scale, side = scripts("scale"), 70
+    ended = scale.run(tmp_path, side, "--end", "2500")
+    folder = tmp_path / "out.ome.zarr" / ".tilewright"
+    assert not list((folder / "lease").glob("*.end"))
+    with scale.scheduler(tmp_path) as (address, process):
+        found = scale.run(tmp_path, side, "--cluster", address, "--scheduler", str(process))
+    assert found["before"] >= ended["regions"] >= 2500
+    assert found["before"] + found["regions"] == side * side
+    # Fifty regions share an object, whatever row they end on; some units are not full.
+    assert found["regions"] / 50 <= found["record_objects"] <= found["regions"] / 50 + 2
+    assert found["objects_after"] == 0
+    assert found["segments"] <= 3
+    assert found["rows"][-1]["regions"] <= found["regions"]
+    assert found["scheduler_peak_bytes"] > 2**20
+    assert " all done" in scale.plan(tmp_path, side)["said"]
+
+
+def test_growth_is_that_of_the_last_image(scripts: Any) -> None:
+    rows = [{"driver_peak_bytes": n} for n in (1, 100, 108)]
+    assert scripts("scale").growth(rows, "driver_peak_bytes") == 0.08
+    assert scripts("scale").growth(rows[:1], "driver_peak_bytes") is None
+
+
+def test_planning_imports_no_geometry() -> None:
+    """Half of the time of the command, before: see `plan` in benchmarks/scale.py."""
+    code = "import sys, engine.cli.main as m; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert not {"stardist", "skimage", "numba", "torch", "distributed"} & set(done.stdout.split())
