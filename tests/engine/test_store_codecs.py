@@ -302,3 +302,10 @@ def test_an_array_that_is_being_opened_leaves_the_setting_to_others(
         opening.result()
         assert setting.result()
     assert zarr.config.get("codec_pipeline.path") != PYTHON
+
+
+def test_fill_value_is_not_stored_whatever_the_setting(tmp_path: Path, pipeline: str) -> None:
+    make(tmp_path / "a", np.zeros((8, 8), "uint16"), chunks=(4, 4), compressors=None)
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        open_array(tmp_path / "a", "r+")[...] = 0
+    assert stored(tmp_path / "a") == ["zarr.json"]
