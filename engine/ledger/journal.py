@@ -15,7 +15,6 @@ from engine.ledger.names import (
     attempts_folder,
     epoch_place,
     epochs_in,
-    lease_place,
     loose_folder,
     numbered,
     parts_in,
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from engine.store.location import Location
 
 #: Failures in one object, which is written again with each.
-_FAILURES = 256
+FAILURES = 256
 
 
 class Journal:
@@ -131,7 +130,7 @@ class Journal:
         part, lines = self._failing.setdefault(about, (self._name(about), []))
         lines.append(mark.to_line())
         self._scribe.write("marks", part, lines)
-        if len(lines) == _FAILURES:
+        if len(lines) == FAILURES:
             del self._failing[about]
 
     def forget(self, digests: Collection[str]) -> None:
@@ -179,11 +178,12 @@ class Journal:
             if old <= epoch:
                 effects.clear(attempts_folder(root, old))
         effects.delete(epoch_place(root, k) for k in numbered(root / "epochs") if k < epoch)
+        # By name, not by epoch: a lost driver may have written a heartbeat since.
+        folder = root / "lease"
         effects.delete(
-            lease_place(root, k, kind)
-            for k in numbered(root / "lease")
-            if k < epoch
-            for kind in ("beat", "end", "json")
+            folder / name
+            for name in effects.names(folder)
+            if (number := name.partition(".")[0]).isdecimal() and int(number) < epoch
         )
 
     def _name(self, about: About) -> Part:

@@ -71,8 +71,8 @@ class MemoryStore:
 
 
 @contextmanager
-def in_memory() -> Iterator[MemoryStore]:
-    """Let every location lie in one new store."""
-    store = MemoryStore()
+def in_memory(store: MemoryStore | None = None) -> Iterator[MemoryStore]:
+    """Let every location lie in one store, a new one where None."""
+    store = store or MemoryStore()
     with patch.object(Location, "_backend", property(lambda _: store)):
         yield store
