@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,12 +42,11 @@ from engine.planning.pending import StepCount, count_regions
 from engine.planning.places import check_disk, check_out, check_replaceable
 from engine.planning.probes import check_probe, probe_image
 from engine.recipe import StarDistRecipe, digest, digest_parts
-from engine.store import inspect_image
+from engine.store import Location, inspect_image
 from tiling import Box
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
     from typing import Any
 
     from engine.ledger import Mark
@@ -165,6 +165,9 @@ def make_plan(
     """
     place = check_out(out, image)
     info = inspect_image(image)
+    if Location(info.path).is_local:
+        # The same image by another name is the same.
+        info = replace(info, path=str(Path(info.path).resolve()))
     recipe = settings.recipe
     level = recipe.input.level
     if level >= len(info.levels):

@@ -25,7 +25,7 @@ HEAVY = ("torch", "distributed", "stardist", "skimage", "monai", "xarray")
 
 def test_all_is_what_can_be_imported() -> None:
     assert sorted(engine.__all__) == engine.__all__
-    assert set(engine.__all__) == {"evaluate", "ingest", "open_result", "plan", "run"}
+    assert set(engine.__all__) == {"evaluate", "ingest", "open_result", "plan", "run", "verify"}
     for name in engine.__all__:
         assert callable(getattr(engine, name))
         assert name in dir(engine)
