@@ -73,6 +73,9 @@ def open_cluster(spec: ClusterSpec) -> Iterator[Client]:
         "distributed.scheduler.worker-ttl": "10 minutes",
         "distributed.scheduler.allowed-failures": 10,
         "distributed.comm.retry.count": 3,
+        # Nannies start workers again. A cluster that looks, so long after a death, whether the
+        # worker is back closes for good one that has just died again (2 workers became 1).
+        "distributed.deploy.lost-worker-timeout": "1000 days",
     }
     with dask.config.set(settings):
         if spec.address == "local":

@@ -168,6 +168,14 @@ def _cpu_flags() -> frozenset[str]:
     return frozenset(flags.split(":", 1)[1].split())
 
 
+_NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
 def is_out_of_memory(err: BaseException) -> bool:
     """Whether an error says that the device, or the machine, had no memory for an array.
 
@@ -178,12 +186,14 @@ def is_out_of_memory(err: BaseException) -> bool:
 
     Notes
     -----
-    Other errors of a launch are `RuntimeError` too: they are not taken for it.
+    Other errors of a launch are `RuntimeError` too: they are not taken for it. torch has a type of
+    its own for what its allocator for the device refuses; what the driver, cuBLAS, cuDNN or the
+    allocator of the CPU refuse, it tells by these words alone.
     """
     from torch import OutOfMemoryError  # raised by torch alone
 
-    on_cpu = isinstance(err, RuntimeError) and "DefaultCPUAllocator" in str(err)
-    return on_cpu or isinstance(err, OutOfMemoryError | MemoryError)
+    told = isinstance(err, RuntimeError) and any(words in str(err) for words in _NO_MEMORY)
+    return told or isinstance(err, OutOfMemoryError | MemoryError)
 
 
 def release_memory(device: Device) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine.device import is_out_of_memory, release_memory
+from engine.errors import RegionError
 from engine.ledger import FOLDER, Ledger
 from engine.methods.starconvex import StarObjects, keys
 from engine.stages.base import Place, Raster
@@ -142,8 +143,15 @@ def _compute(job: Job, region: Region, raster: Raster, halo: int) -> tuple[Made,
             try:
                 return pipeline.run(raster, wanted, Place(region.plane, launch)), tiles
             except Exception as err:
-                if not is_out_of_memory(err) or not following:
+                if not is_out_of_memory(err):
                     raise
+                if not following:
+                    raise RegionError(
+                        where=str(region),
+                        expected=f"memory on the device for a launch of {tiles} tile",
+                        found=f"{type(err).__name__}: {err}",
+                        remedy="Lower resources.region, or end what else uses the device.",
+                    ) from err
                 _LOG.warning("%s: no memory for %d tiles, next %d", region, tiles, following)
             # Outside of the handler, which would keep the arrays of its traceback alive.
             release_memory(launch.device)

@@ -151,7 +151,8 @@ def test_a_region_that_kills_its_worker_is_given_up_alone(
 def test_a_region_that_fails_is_tried_elsewhere_after_a_pause(
     client: Client, job: Job, tmp_path: Path
 ) -> None:
-    client.wait_for_workers(2)
+    # All workers are back, however many deaths there were before.
+    client.wait_for_workers(2, timeout=30)
     units = units_of(job, 4)[:2]
     bad = units[0].regions[2]
     begun = time.monotonic()
