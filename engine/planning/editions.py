@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import OutputError, RecipeError
 from engine.planning.changes import named_changes
-from engine.planning.identity import pass_digests, written
+from engine.planning.identity import outputs, pass_digests, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -109,7 +109,7 @@ def choose(
         difference, and the passes that it reaches.
     """
     if standing is None:
-        return Choice(dict.fromkeys(map(written, job.passes()), 1), beside=False, started=False)
+        return Choice(dict.fromkeys(outputs(job), 1), beside=False, started=False)
     if coming is not None and coming["digest"] == job.digest and _continues(coming, wish):
         return Choice(coming["editions"], beside=True, started=True)
     if coming is not None and coming["publishing"]:
@@ -120,7 +120,7 @@ def choose(
             found="others",
             remedy="Give the command of that run once more; it only has to be put in place.",
         )
-    kept: dict[str, int] = {n: standing["editions"].get(n, 1) for n in map(written, job.passes())}
+    kept: dict[str, int] = {n: standing["editions"].get(n, 1) for n in outputs(job)}
     reached = _reached(job, parts, standing, kept)
     if wish.restart:
         anew = set(kept)
@@ -160,7 +160,8 @@ def downstream(job: Job, first: Iterable[str]) -> set[str]:
     for step in job.passes():
         if step.after in names:
             names.add(step.name)
-    return {written(step) for step in job.passes() if step.name in names}
+    found = {written(step) for step in job.passes() if step.name in names}
+    return found | ({"statistics"} & names)
 
 
 def with_editions(layer: Layer, editions: Mapping[str, int]) -> Layer:

@@ -57,7 +57,8 @@ def pass_digests(job: Job, parts: Mapping[str, str], editions: Mapping[str, int]
     """
     found: dict[str, str] = {}
     if any(step.kind == "regions" for step in job.passes()):
-        found["statistics"] = digest(_chosen(parts, "statistics"))
+        facts = {"edition": str(editions.get("statistics", 1))}
+        found["statistics"] = digest(_chosen(parts, "statistics") | facts)
     for step in job.passes():
         facts = _chosen(parts, step.kind) | {"upstream": found.get(step.after, "")}
         if step.kind == "regions":
@@ -72,6 +73,12 @@ def written(step: Pass) -> str:
     if step.kind == "pyramid":
         return f"{step.layer}/pyramid"
     return step.layer or ("probability" if step.kind == "regions" else step.kind)
+
+
+def outputs(job: Job) -> list[str]:
+    """Names, among editions, of all that a job writes, frozen statistics included."""
+    names = [written(step) for step in job.passes()]
+    return ["statistics", *names] if "regions" in {s.kind for s in job.passes()} else names
 
 
 def _chosen(parts: Mapping[str, str], kind: str) -> dict[str, str]:

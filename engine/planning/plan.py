@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.errors import RecipeError
+from engine.errors import InputError, RecipeError
 from engine.ledger import FOLDER, Ledger, State
 from engine.planning.cost import (
     Tiles,
@@ -42,7 +42,7 @@ from engine.planning.pending import StepCount, count_regions
 from engine.planning.places import check_disk, check_out, check_replaceable
 from engine.planning.probes import check_probe, probe_image
 from engine.recipe import StarDistRecipe, digest, digest_parts
-from engine.store import Location, inspect_image
+from engine.store import Location, check_store, inspect_image
 from tiling import Box
 
 if TYPE_CHECKING:
@@ -164,6 +164,8 @@ def make_plan(
         If anything is wrong with the image, the recipe, the model, the place or the machine.
     """
     place = check_out(out, image)
+    # A silent endpoint is told in seconds; the first read would try for minutes.
+    check_store(Location.parse(image), InputError)
     info = inspect_image(image)
     if Location(info.path).is_local:
         # The same image by another name is the same.

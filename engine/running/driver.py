@@ -173,7 +173,7 @@ class _Driver:
             if not self._sweep(wave):
                 return self._incomplete()
         if self._plan.choice.beside:
-            self._job = publish(self._job, self._ledger, self._document)
+            self._job = publish(self._job, self._ledger, self._document, self._parts())
         remove_unused(self._job, self._journal)
         report = self._report(complete=True)
         self._clean()
@@ -244,9 +244,17 @@ class _Driver:
         complete = self._sweeper.sweep(self._job, wave, states)
         for step in wave:
             if complete and step.kind == "labels":
-                drawn = self._ledger.records(step.name, step.digest, step.grid)
-                keep_parts(self._job.out, self._job.tables, {part_name(r.region) for r in drawn})
+                keep_parts(self._job.out, self._job.tables, self._parts())
         return complete
+
+    def _parts(self) -> set[str]:
+        """Names of the parts of the table, by the records."""
+        steps = [step for step in self._job.passes() if step.kind == "labels"]
+        return {
+            part_name(record.region)
+            for step in steps
+            for record in self._ledger.records(step.name, step.digest, step.grid)
+        }
 
     def _index(self, step: Pass) -> None:
         """Sum the counts of all regions into ids, for the pass that draws them."""

@@ -23,14 +23,14 @@ from engine.running.outputs import write_metadata
 from engine.store import delete_all, update_group
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from engine.ledger import Journal, Ledger
     from engine.planning import Job
     from engine.store import Location
 
 
-def publish(job: Job, ledger: Ledger, coming: Mapping[str, Any]) -> Job:
+def publish(job: Job, ledger: Ledger, coming: Mapping[str, Any], parts: Collection[str]) -> Job:
     """Put a complete run in the place of the one that stands.
 
     Parameters
@@ -41,6 +41,8 @@ def publish(job: Job, ledger: Ledger, coming: Mapping[str, Any]) -> Job:
         Of its OUT; the caller holds the lease.
     coming : mapping
         Its document, ``next.json``.
+    parts : collection of str
+        Names of the parts of its table, by the records: an earlier call may have moved some.
 
     Returns
     -------
@@ -51,21 +53,18 @@ def publish(job: Job, ledger: Ledger, coming: Mapping[str, Any]) -> Job:
     write_metadata(job)
     shown = replace(job, tables=tables_folder(job.stardist.instances.name) if job.tables else "")
     if job.tables != shown.tables:
-        _move_parts(job.out, job.tables, shown.tables)
+        _move_parts(job.out, job.tables, shown.tables, parts)
     ledger.write_run({**coming, "tables": shown.tables, "publishing": False, "wish": ""})
     ledger.clear_next()
     return shown
 
 
-def _move_parts(out: Location, source: str, target: str) -> None:
-    """Move the parts of a table; then remove what stood there before."""
-    names = set((out / source).children()[1])
-    for name in names:
+def _move_parts(out: Location, source: str, target: str, parts: Collection[str]) -> None:
+    """Move the parts of a table, those that were not moved yet; then remove what stood there."""
+    for name in (out / source).children()[1]:
         _move(out / source / name, out / target / name)
-    if names:
-        # None left means that an earlier call moved them all.
-        place = out / target
-        delete_all(place / name for name in place.children()[1] if name not in names)
+    place = out / target
+    delete_all(place / name for name in place.children()[1] if name not in parts)
 
 
 def _move(source: Location, target: Location) -> None:

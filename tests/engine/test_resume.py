@@ -13,6 +13,7 @@ from journeys import Runner, read, save_image
 from engine.api import verify
 from engine.errors import InputError, OutputError
 from engine.ledger import Ledger, State
+from engine.running.publishing import _move_parts
 from engine.store import Location, open_array
 
 FLOAT = "segment.precision=float32"
@@ -220,3 +221,17 @@ def test_input_with_other_statistics_is_refused_and_nothing_changes(
     assert all(np.array_equal(read(out, a), pixels[a]) for a in ARRAYS)
     assert run_recipe(image, out, FLOAT, restart=True).complete
     assert verify(out).clean
+    fresh = out.with_name("fresh.ome.zarr")
+    assert run_recipe(image, fresh, FLOAT).complete
+    same(fresh, out)
+
+
+def test_a_table_that_was_half_moved_is_moved_to_its_end(tmp_path: Path) -> None:
+    out = Location.parse(tmp_path)
+    for name in ("part-2", "part-3"):
+        (out / "beside" / name).write_bytes(b"new")
+    for name in ("part-1", "part-2", "part-9"):
+        (out / "shown" / name).write_bytes(b"new" if name == "part-1" else b"old")
+    _move_parts(out, "beside", "shown", {"part-1", "part-2", "part-3"})
+    found = {name: (out / "shown" / name).read_bytes() for name in (out / "shown").children()[1]}
+    assert found == dict.fromkeys(("part-1", "part-2", "part-3"), b"new")
