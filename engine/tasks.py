@@ -172,8 +172,8 @@ def perform(
 
 def _each(job: Job, unit: Unit, attempt: int, doing: Doing) -> tuple[list[Record], list[Trouble]]:
     """Do one region after the other; one that fails does not stop the others."""
-    records, troubles = [], []
-    worker = f"{socket.gethostname()}:{os.getpid()}"
+    finished: list[tuple[Region, float, Done]] = []
+    troubles = []
     for region in unit.regions:
         start = time.perf_counter()
         try:
@@ -182,21 +182,24 @@ def _each(job: Job, unit: Unit, attempt: int, doing: Doing) -> tuple[list[Record
             _LOG.exception("%s, %s", unit.step.name, region)
             troubles.append(_trouble(region, err))
             continue
-        records.append(
-            Record(
-                pass_name=unit.step.name,
-                region=region,
-                digest=unit.step.digest,
-                seconds=time.perf_counter() - start,
-                peak_bytes=resident_peak(),
-                worker=worker,
-                attempt=attempt,
-                notes=done.notes,
-                sources=done.sources,
-                pixels=done.pixels,
-                stored=done.stored,
-            )
+        finished.append((region, time.perf_counter() - start, done))
+    worker, peak = f"{socket.gethostname()}:{os.getpid()}", resident_peak()
+    records = [
+        Record(
+            pass_name=unit.step.name,
+            region=region,
+            digest=unit.step.digest,
+            seconds=seconds,
+            peak_bytes=peak,
+            worker=worker,
+            attempt=attempt,
+            notes=done.notes,
+            sources=done.sources,
+            pixels=done.pixels,
+            stored=done.stored,
         )
+        for region, seconds, done in finished
+    ]
     return records, troubles
 
 
