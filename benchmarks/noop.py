@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 import engine
 from engine.api import Silent
 from engine.cluster import ClusterSpec, open_cluster
@@ -76,6 +78,13 @@ def status_bytes(name: str, pid: int | str = "self") -> int:
     return 1024 * int(found[1])
 
 
+def processor_seconds() -> float:
+    """Sum what this process and those that it started have taken; what others do is not in it."""
+    own = psutil.Process()
+    times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
+    return sum(t.user + t.system for t in times)
+
+
 @dataclass
 class Watch(Silent):
     """Follows a sweep: times and sizes at every tenth of it.
@@ -93,6 +102,7 @@ class Watch(Silent):
     first: float = 0.0
     each: int = 0
     done: int = 0
+    used: float = 0.0
     rows: list[dict[str, float]] = field(default_factory=list)
 
     def pass_started(self, name: str, regions: int, done: int, pixels: int) -> None:
@@ -102,7 +112,7 @@ class Watch(Silent):
     def regions_done(self, name: str, regions: int, pixels: int) -> None:
         """Note a receipt; the first one ends the start, whose memory is not counted."""
         if not self.done:
-            self.first = time.perf_counter()
+            self.first, self.used = time.perf_counter(), processor_seconds()
             self._forget_peaks()
         before, self.done = self.done, self.done + regions
         if self.done // self.each > before // self.each:
@@ -133,6 +143,9 @@ class Watch(Silent):
             "regions": self.done,
             "seconds": round(seconds, 2),
             "regions_per_second": round(self.done / seconds),
+            "processor_us_per_region": round(
+                1e6 * (processor_seconds() - self.used) / self.done, 1
+            ),
             "driver_peak_bytes": status_bytes("VmHWM"),
         }
         if self.scheduler is not None:

@@ -163,7 +163,8 @@ def show(part: str, found: dict[str, Any]) -> None:
         for row in found["rows"]:
             print(
                 f"{part}: {row['regions']:8} regions, {row['regions_per_second']:6}/s (asked: "
-                f"{ASKED['regions_per_second']}), {row['record_objects']} record objects, "
+                f"{ASKED['regions_per_second']}), {row['processor_us_per_region']} us of processor "
+                f"each, {row['record_objects']} record objects, "
                 f"{row['segments']} segments remain, {row['driver_peak_bytes'] / 2**20:.0f} MiB"
             )
         for name, value in found["growth"].items():
