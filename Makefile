@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check bench tiles score clean
+.PHONY: help install demo test test-slow test-faults check bench tiles score clean
 
 help:
 	@echo "make demo       segment a real image on a local cluster and look at it (3 minutes)"
 	@echo "make test       style, types, layers and tests"
 	@echo "make test-slow  the tests that take longer"
+	@echo "make test-faults N=40  runs that are killed, damaged and starved, against whole ones"
 	@echo "make bench      throughput and memory, beside the peers"
 	@echo "make tiles      how tile settings change the score, on validation images"
 	@echo "make score      score the bundled model on the test images"
@@ -39,6 +40,14 @@ test: check
 
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+# Seeds, those of them with the bundled network, how many at once; STORE is a folder or s3:// prefix.
+N ?= 40
+REAL ?= 2
+JOBS ?= 2
+test-faults: $(STAMP)
+	$(BIN)/python -m tests.faults --seeds 0:$(N) --real $(REAL) --jobs $(JOBS) \
+		$(if $(STORE),--store $(STORE)) --save benchmarks/results/faults.json
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/throughput.py

@@ -10,7 +10,7 @@ import numpy as np
 
 from tests.faults.bench import DefectError
 from tests.faults.compare import shown
-from tests.faults.interruptions import kill_driver, wait_for_instant
+from tests.faults.interruptions import arm, kill_driver, wait_for_instant
 from tests.faults.scene import DONE, KILLED
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ _SETTINGS = (
     ("normalise.high", "98.5"),
     ("tiling.overlap", "48"),
 )
+
+#: Effects of a driver that replaces what stands: metadata, documents, parts of tables, rubbish.
+_PUBLISHING = r"^(put .*/(zarr|next|run)\.json$|put .*/out\.ome\.zarr/tables/|delete )"
 
 
 def changed_recipe(scene: Scene, fault: Fault) -> bool:
@@ -86,11 +89,8 @@ def _restart(scene: Scene, fault: Fault) -> None:
     stood = shown(scene.out)
     if fault.nth % 3:
         if fault.nth % 3 == 1:
-            # At any step of its way, of putting the new in the place of the old above all.
-            nth = fault.rng().randint(1, 60)
-            scene.bench.arm(
-                role="driver", do="kill", match=r"/out\.ome\.zarr/", nth=nth, when="after"
-            )
+            # At any step of putting the new in the place of the old.
+            arm(scene, replace(fault, nth=fault.rng().randint(1, 40)), "driver", _PUBLISHING)
         driver = scene.start("--restart")
         if fault.nth % 3 == 2 and wait_for_instant(scene, driver, fault.at):
             driver.signal(signal.SIGKILL)

@@ -139,7 +139,7 @@ def draw(seed: int, choice: Choice, *, real: bool = False) -> Scenario:
     --------
     >>> draw(3, Choice()) == draw(3, Choice())
     True
-    >>> draw(3, Choice()).faults[0].kind
+    >>> draw(3, Choice()).faults[-1].kind
     'kill scheduler'
     """
     rng = random.Random(seed)
