@@ -23,6 +23,7 @@ from engine.store import (
     inspect_image,
     make_axes,
     open_array,
+    open_target,
     pyramid_levels,
     use_fast_codecs,
     write_box,
@@ -120,10 +121,10 @@ def write_result(folder: Path, names: str, shape: tuple[int, ...]) -> None:
         levels = pyramid_levels(start, 32)
         for level in levels:
             create_array(group, level.path, ArraySpec(level.shape, dtype, (16, 16), (32, 32), used))
-            array = open_array(group / level.path, "r+")
+            target = open_target(group, level.path)
             pixels = np.arange(np.prod(level.shape)).reshape(level.shape).astype(dtype)
             for leading in np.ndindex(level.shape[:-2]):
-                write_box(array, leading, Box.of_shape(level.shape[-2:]), pixels[leading])
+                write_box(target, leading, Box.of_shape(level.shape[-2:]), pixels[leading])
         if group.parent.name == "labels":
             write_image_metadata(group, ImageMetadata("nuclei", used, levels, dtype, MODE))
             write_label_metadata(group, colors={1: (255, 0, 0, 255)})
