@@ -68,7 +68,8 @@ def _gather(root: Location, chain: Chain) -> dict[tuple[str, str], _Words]:
     for place, epoch, is_record in _objects(root, chain):
         for about, sheet in read_sheets(fetch(place), place).items():
             rest = sheet if is_record else _revocations(place, sheet)
-            words.setdefault(about, _Words()).add(rest, 2 * epoch + is_record)
+            if rest.lines:
+                words.setdefault(about, _Words()).add(rest, 2 * epoch + is_record)
     return words
 
 

@@ -217,6 +217,7 @@ def test_a_failure_holds_until_its_region_is_done(out: Location) -> None:
     journal.fail(Mark("regions", whole, DIGEST, State.FAILED, "out of luck", 4))
     journal.fail(Mark("regions", region(500, 0), DIGEST, State.FAILED, "no better", 4))
     assert len(states(ledger)["FAILED"]) == 5
+    assert ledger.counts() == {}
     begin(ledger)
     lease, journal = begin(ledger)
     assert set(ledger.failures("regions", DIGEST, GRID)) == {

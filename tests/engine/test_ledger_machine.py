@@ -114,7 +114,7 @@ class Driver:
         return Identity("u", "here" if self.here else "there", "m", self.number, "1")
 
 
-@dataclass
+@dataclass(eq=False)
 class Watch:
     """What a reader may have seen while it read."""
 
