@@ -40,9 +40,9 @@ def start(image: Path, out: Path) -> subprocess.Popen[str]:
 
 
 def wait_for_records(out: Path, count: int, process: subprocess.Popen[str]) -> None:
-    folder = out / ".tilewright" / "records" / "regions"
+    folder = out / ".tilewright" / "records"
     deadline = time.monotonic() + 120
-    while len(list(folder.glob("*.json"))) < count:
+    while len(list(folder.glob("*/regions/*.jsonl"))) < count:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "no region was done in two minutes"
         time.sleep(0.05)
