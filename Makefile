@@ -43,7 +43,7 @@ test-slow: $(STAMP)
 
 # Seeds, those of them with the bundled network, how many at once; STORE is a folder or s3:// prefix.
 N ?= 40
-REAL ?= 2
+REAL ?= $(shell expr $(N) / 20)
 JOBS ?= 2
 test-faults: $(STAMP)
 	$(BIN)/python -m tests.faults --seeds 0:$(N) --real $(REAL) --jobs $(JOBS) \

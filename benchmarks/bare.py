@@ -19,7 +19,7 @@ from common import Case
 
 from engine.device import resident_peak
 from engine.networks import runtime
-from engine.planning.plan import pending_regions
+from engine.planning.pending import pending_regions
 from engine.stages.base import Place, Raster
 from engine.stages.stardist import Candidates
 
@@ -56,7 +56,8 @@ def record(plan: Plan, image: np.ndarray, number: int) -> list[np.ndarray]:
     pipeline = job.pipeline()
     stage = next(s for s in pipeline.stages if isinstance(s, Candidates))
     step = next(p for p in job.passes() if p.kind == "regions")
-    regions = list(pending_regions(step, [], plan.region, job.area))
+    nothing = np.zeros(step.grid.shape, np.uint8)
+    regions = [r for r, _ in pending_regions(step, nothing, plan.region, job.area)]
     original, runtime.open_network = runtime.open_network, lambda *_: recorder
     try:
         for region in regions[number::PROCESSES]:

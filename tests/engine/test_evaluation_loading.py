@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from object_store import bucket, s3_client, s3_server  # noqa: F401
 
 from engine.errors import InputError
 from engine.evaluation import evaluate_paths, open_labels
@@ -167,9 +168,18 @@ def test_bytes_that_do_not_decode_are_refused(tmp_path: Path) -> None:
     assert "a readable PNG" in refused(tmp_path / "short.png")
 
 
-def test_object_stores_are_refused_not_misread() -> None:
-    with pytest.raises(InputError, match="a URL"):
-        open_labels("s3://bucket/labels.zarr")
+def test_the_labels_of_a_result_in_a_bucket_open(
+    tmp_path: Path,
+    s3_server: str,  # noqa: F811
+    bucket: str,  # noqa: F811
+) -> None:
+    result = Path(write_result(tmp_path / "out.ome.zarr", ["nuclei"]))
+    client, name = s3_client(s3_server), bucket.removeprefix("s3://")
+    for file in filter(Path.is_file, result.rglob("*")):
+        client.upload_file(str(file), name, f"out.ome.zarr/{file.relative_to(result)}")
+    np.testing.assert_array_equal(open_labels(f"{bucket}/out.ome.zarr").array[...], LABELS)
+    with pytest.raises(InputError, match="nothing there"):
+        open_labels(f"{bucket}/other.ome.zarr")
 
 
 def test_the_labels_of_a_foreign_image_open() -> None:

@@ -1,5 +1,6 @@
 """What workers do to a run when they fail or die, on real worker processes; no pixel is made."""
 
+import errno
 import logging
 import os
 import signal
@@ -267,3 +268,35 @@ def test_a_scheduler_that_dies_stops_the_run_and_no_region_is_blamed(
             found += window.run(units_of(job, 1))
     assert found == []
     assert 0 < time.monotonic() - killed < 20
+
+
+def full_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Have the disk be full after some writes of any kind: pixels, records, marks, reports."""
+    left = iter(range(count))
+    real = {name: getattr(Location, name) for name in ("write_bytes", "create_bytes")}
+
+    def refusing(name: str) -> Callable[[Location, bytes], Any]:
+        def write(place: Location, data: bytes) -> Any:
+            if next(left, None) is None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
+            return real[name](place, data)
+
+        return write
+
+    for name in real:
+        monkeypatch.setattr(Location, name, refusing(name))
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_a_full_disk_is_no_fault_of_a_region(
+    job: Job, cluster_address: str, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Neither where the note of an attempt is refused nor where a record is."""
+    full_after(monkeypatch, count)
+    with Client(cluster_address) as client:
+        flight = Window(client, job, 1, 3, lambda: None, lambda *_: Done()).run(units_of(job, 1))
+        found: list[object] = []
+        with pytest.raises(StoppedRunError, match="No space left on device") as raised:
+            found.extend(flight)
+    assert raised.value.exit_code == 3
+    assert not [f for f in found if isinstance(f, Given)]

@@ -246,8 +246,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self._order(which, self._revoke)
 
     @precondition(lambda self: self._idle())
-    @rule(which=st.integers(0, 9), all_digests=st.booleans())
-    def forget(self, which: int, all_digests: bool) -> None:
+    @rule(which=st.integers(0, 9), all_digests=st.booleans(), whole=st.booleans())
+    def forget(self, which: int, all_digests: bool, whole: bool) -> None:
         def act(driver: Driver) -> None:
             driver.keeping = DIGESTS if all_digests else (driver.digest,)
             try:
@@ -257,6 +257,8 @@ class LedgerMachine(RuleBasedStateMachine):
                 driver.keeping = None
 
         self._order(which, act)
+        if whole:
+            self._run(*self.actors[-1])
 
     @precondition(lambda self: self._idle())
     @rule(which=st.integers(0, 9), units=st.integers(1, 4))

@@ -55,3 +55,29 @@ def test_small_regions_are_bundled_and_every_thread_has_some() -> None:
     assert bundle_size(step, 256, 3, threads=4) == 1
     large = Pass("regions", "regions", Grid((), (25600, 25600), (8192, 8192)))
     assert bundle_size(large, 8192, 10_000, threads=4) == 1
+
+
+def cut(step: Pass, region: int, area: Box) -> list[Box]:
+    """Cores of all regions of a pass of which nothing is done."""
+    new = np.zeros(step.grid.shape, np.uint8)
+    cores = [found.core for found, _ in pending_regions(step, new, region, area)]
+    assert count_regions(step, new, region, area).regions == len(cores)
+    assert pending_pixels(step, new, area) == sum(core.size for core in cores)
+    return cores
+
+
+def test_a_pyramid_is_done_where_the_image_is_shard_by_shard() -> None:
+    half = Pass("pyramid-1", "pyramid", Grid((), (500, 500), (64, 64)), shrink=2)
+    cores = cut(half, 512, Box((256, 0), (512, 130)))
+    assert cores == [Box((y, x), (min(y + 64, 500), x + 64)) for y in (128, 192) for x in (0, 64)]
+
+
+def test_statistics_are_of_the_whole_image_cell_by_cell() -> None:
+    step = Pass("statistics", "statistics", Grid((), (200, 100), (64, 64)))
+    assert len(cut(step, 512, Box((64, 64), (128, 100)))) == 4 * 2
+
+
+def test_only_passes_that_compute_tiles_gain_from_large_regions() -> None:
+    grid, whole = Grid((), (16384, 8192), (1024, 1024)), Box((0, 0), (16384, 8192))
+    for kind, expected in (("regions", 2), ("labels", 8), ("copy", 8)):
+        assert len(cut(Pass(kind, kind, grid), 8192, whole)) == expected  # type: ignore[arg-type]
