@@ -23,6 +23,10 @@ settings.load_profile("tilewright")
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden", action="store_true", help="write tests/engine/golden.npz anew")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real images with truth, beside the checkout; tests that need them skip without."""

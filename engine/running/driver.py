@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -9,7 +10,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from engine.cluster import ClusterSpec, open_cluster
-from engine.errors import InputError, InterruptedRunError, OutputError, ResourceError
+from engine.errors import (
+    InputError,
+    InterruptedRunError,
+    OutputError,
+    ResourceError,
+    StoppedRunError,
+)
 from engine.labels import make_index, save_index
 from engine.ledger import Lease, Ledger, State, beating, take_over
 from engine.planning.pending import waves
@@ -43,6 +50,8 @@ if TYPE_CHECKING:
     from engine.ledger import Journal
     from engine.planning import Job, Pass, Plan
     from engine.running.listening import Listener
+
+_LOG = logging.getLogger(__name__)
 
 
 def execute(plan: Plan, cluster: str, listener: Listener) -> Outcome:
@@ -92,6 +101,17 @@ def execute(plan: Plan, cluster: str, listener: Listener) -> Outcome:
                 # The image cannot be taken, or no worker could be had: no pixel was written.
                 refused = not driver.made
                 raise
+            except OutputError as err:
+                if not isinstance(err.__cause__, OSError):
+                    raise
+                # Of the driver's own writing: a full disk, a lost permission.
+                raise StoppedRunError(
+                    where=err.where,
+                    expected=err.expected,
+                    found=err.found,
+                    remedy="Make space, or mend permissions or credentials, and give the same "
+                    "command again: what is done is kept.",
+                ) from err
     except KeyboardInterrupt as err:
         raise InterruptedRunError(
             where=f"OUT '{plan.job.out}'",
@@ -100,9 +120,18 @@ def execute(plan: Plan, cluster: str, listener: Listener) -> Outcome:
             remedy="What is done is kept: give the same command again to continue.",
         ) from err
     finally:
-        lease.release()
+        _release(lease)
         if refused:
             _leave_no_trace(ledger, plan, fresh=fresh)
+
+
+def _release(lease: Lease) -> None:
+    """Give the lease back, where the store takes that; else it expires, by its holder's end."""
+    try:
+        lease.release()
+    except OutputError as err:
+        # Not raised: it would hide why the run ends.
+        _LOG.warning("the lease stays: %s", err)
 
 
 def _leave_no_trace(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
