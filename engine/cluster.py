@@ -35,6 +35,9 @@ WORKER_ENVIRONMENT = {
 #: How long a scheduler at a given address may take to answer.
 CONNECT_TIMEOUT_S = 10
 
+#: How often a local cluster is started of which a process dies before it is there.
+STARTS = 3
+
 
 @dataclass(frozen=True)
 class ClusterSpec:
@@ -95,17 +98,7 @@ def _start(spec: ClusterSpec) -> Iterator[Client]:
     """
     handlers = logging.getLogger("distributed").handlers
     levels = [(h, h.level) for h in handlers if isinstance(h, logging.FileHandler)]
-    with (
-        LocalCluster(
-            n_workers=spec.workers,
-            threads_per_worker=spec.threads,
-            processes=True,
-            memory_limit=0,
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster, timeout=CONNECT_TIMEOUT_S) as client,
-    ):
+    with _local(spec) as cluster, Client(cluster, timeout=CONNECT_TIMEOUT_S) as client:
         for handler, level in levels:
             # Dask silences the terminal, and takes files for it.
             handler.setLevel(level)
@@ -115,6 +108,29 @@ def _start(spec: ClusterSpec) -> Iterator[Client]:
         except BaseException:
             _kill_workers(cluster)
             raise
+
+
+def _local(spec: ClusterSpec) -> LocalCluster:
+    """Scheduler in this process, with worker processes that all have started."""
+    failure = None
+    for _ in range(STARTS):
+        try:
+            return LocalCluster(
+                n_workers=spec.workers,
+                threads_per_worker=spec.threads,
+                processes=True,
+                memory_limit=0,
+                dashboard_address="127.0.0.1:0",
+                silence_logs=logging.CRITICAL,
+            )
+        except RuntimeError as err:  # of Dask, for a process that ended before it was there
+            failure = err
+    raise ResourceError(
+        where="--cluster local",
+        expected=f"{spec.workers} worker processes that start",
+        found=f"one that ended at once, {STARTS} times over: {failure}",
+        remedy="Check how many processes and how much memory are left on this machine.",
+    ) from failure
 
 
 def _kill_workers(cluster: LocalCluster) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -10,19 +9,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from engine.cluster import ClusterSpec, open_cluster
-from engine.errors import (
-    InputError,
-    InterruptedRunError,
-    OutputError,
-    ResourceError,
-    StoppedRunError,
-)
+from engine.errors import OutputError
 from engine.labels import make_index, save_index
-from engine.ledger import Lease, Ledger, State, beating, take_over
+from engine.ledger import Ledger, State
 from engine.planning.pending import waves
-from engine.running.documents import check_unchanged, make_document
+from engine.running.documents import make_document
 from engine.running.listening import Outcome
-from engine.running.logs import log_to_folder
 from engine.running.outputs import create_arrays, write_metadata
 from engine.running.publishing import publish, remove_unused
 from engine.running.summary import summarise
@@ -51,98 +43,6 @@ if TYPE_CHECKING:
     from engine.planning import Job, Pass, Plan
     from engine.running.listening import Listener
 
-_LOG = logging.getLogger(__name__)
-
-
-def execute(plan: Plan, cluster: str, listener: Listener) -> Outcome:
-    """Run a plan to its end, or as far as it goes.
-
-    Parameters
-    ----------
-    plan : Plan
-        What to do; a run that stands in OUT is continued from its records.
-    cluster : str
-        "local", or the address of a scheduler.
-    listener : Listener
-        Is told of progress.
-
-    Returns
-    -------
-    Outcome
-
-    Raises
-    ------
-    RefusedError
-        If another driver holds OUT, or the image or the cluster turn out not to serve; what this
-        call made is removed.
-    StoppedRunError
-        If the run cannot go on: a full disk, a lost permission; what is done stays done.
-    LeaseLostError
-        If another driver took over while this one did not answer.
-    InterruptedRunError
-        If the user or the system stops the run; what is done stays done.
-    """
-    ledger = Ledger(plan.job.out)
-    fresh = not ledger.exists
-    lease = Lease.acquire(ledger, tell=listener.waiting)
-    refused = False
-    try:
-        with ExitStack() as stack:
-            pulse = stack.enter_context(beating(lease))
-            journal = take_over(ledger, lease)
-            check_unchanged(ledger, plan.seen)
-            stack.enter_context(log_to_folder(ledger.path("logs")))
-            spec = ClusterSpec(cluster, plan.workers, plan.resources.threads)
-            held = Held(journal, lease.epoch, pulse.check)
-            driver = _Driver(plan, spec, listener, held, stack)
-            try:
-                return driver.run()
-            except (InputError, ResourceError):
-                # The image cannot be taken, or no worker could be had: no pixel was written.
-                refused = not driver.made
-                raise
-            except OutputError as err:
-                if not isinstance(err.__cause__, OSError):
-                    raise
-                # Of the driver's own writing: a full disk, a lost permission.
-                raise StoppedRunError(
-                    where=err.where,
-                    expected=err.expected,
-                    found=err.found,
-                    remedy="Make space, or mend permissions or credentials, and give the same "
-                    "command again: what is done is kept.",
-                ) from err
-    except KeyboardInterrupt as err:
-        raise InterruptedRunError(
-            where=f"OUT '{plan.job.out}'",
-            expected="to finish",
-            found="a request to stop",
-            remedy="What is done is kept: give the same command again to continue.",
-        ) from err
-    finally:
-        _release(lease)
-        if refused:
-            _leave_no_trace(ledger, plan, fresh=fresh)
-
-
-def _release(lease: Lease) -> None:
-    """Give the lease back, where the store takes that; else it expires, by its holder's end."""
-    try:
-        lease.release()
-    except OutputError as err:
-        # Not raised: it would hide why the run ends.
-        _LOG.warning("the lease stays: %s", err)
-
-
-def _leave_no_trace(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
-    """Remove what a run that was refused made in OUT."""
-    if fresh:
-        ledger.folder.remove()
-        if plan.job.out.is_local and not any(map(bool, plan.job.out.children())):
-            plan.job.out.path.rmdir()
-    elif plan.choice.beside and not plan.choice.started:
-        ledger.clear_next()
-
 
 @dataclass(frozen=True)
 class Held:
@@ -163,7 +63,7 @@ class Held:
     check: Callable[[], None]
 
 
-class _Driver:
+class Driver:
     """One call of `execute`: the state that its passes share."""
 
     def __init__(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
+import sys
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +23,8 @@ _LOGGERS = ("engine", "distributed")
 def log_to_folder(folder: Location) -> Iterator[None]:
     """Write what this process logs to a new object in `folder`, until the block ends.
 
-    On a disk line by line; elsewhere as a whole, at the end.
+    On a disk line by line; elsewhere as a whole, at the end. A log that cannot be written, as on a
+    full disk, ends no run: its lines go to the terminal.
     """
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.log"
     with TemporaryDirectory() as scratch:
@@ -33,12 +35,34 @@ def log_to_folder(folder: Location) -> Iterator[None]:
                 yield
         finally:
             if not folder.is_local:
-                (folder / name).write_bytes((place / name).read_bytes())
+                try:
+                    (folder / name).write_bytes((place / name).read_bytes())
+                except OSError as err:
+                    logging.getLogger(__name__).warning("the log is lost: %s", err)
+
+
+class _File(logging.FileHandler):
+    """A log file that says once when it cannot be written."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say that lines are lost, at the first of them."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+        elif not self.broken:
+            self.broken = True
+            sys.stderr.write(f"log {self.baseFilename}: {sys.exc_info()[1]}\n")
+
+    def close(self) -> None:
+        """Close; what could not be written is told of already."""
+        with suppress(OSError):
+            super().close()
+
+    broken = False
 
 
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _File(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter(_FORMAT))
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     engine = loggers[0]

@@ -159,11 +159,15 @@ def paused_driver(scene: Scene, fault: Fault) -> bool:
         second.wait()
         first.signal(signal.SIGCONT)
     scene.expect(second, DONE)
-    code = scene.expect(first, MISSING, DONE)
+    # Refused, where it froze before it had the lease, while it waited for that of a dead one.
+    code = scene.expect(first, MISSING, REFUSED, DONE)
+    if code == REFUSED and "no other run writes there" not in first.text():
+        msg = f"does not say that another run holds OUT: {first.text()[-1000:]}"
+        raise DefectError(msg)
     if code == MISSING and "another driver" not in first.text():
         msg = f"does not say that another driver took over: {first.text()[-1000:]}"
         raise DefectError(msg)
-    return code == MISSING
+    return code != DONE
 
 
 def clock_skew(scene: Scene, fault: Fault) -> bool:

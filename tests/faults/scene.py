@@ -134,7 +134,7 @@ class Scene:
             raise DefectError(msg)
         return code
 
-    def refused(self, *extra: str, naming: tuple[str, ...], strictly: bool = True) -> None:
+    def refused(self, *extra: str, naming: tuple[str, ...] = (), strictly: bool = True) -> str:
         """Expect the run to be refused, with these words in its message and nothing changed.
 
         Where not `strictly`, the ledger may take note of what was found.
@@ -160,6 +160,7 @@ class Scene:
             )
             msg = f"a run that was refused changed {changed}"
             raise DefectError(msg)
+        return text
 
     def _quiet(self) -> None:
         """Wait until workers whose driver was killed have written what they had begun."""

@@ -53,33 +53,41 @@ def damaged_objects(scene: Scene, fault: Fault) -> bool:
 
 
 def lost_records(scene: Scene, fault: Fault) -> bool:
-    """Some of the ledger's records are deleted: what they told is computed again, or found."""
+    """Some of the ledger's records are deleted: computed again, or missed, as damaged ones are."""
     scene.complete()
-    for name in _choose(_records(scene), fault.rng()):
+    lost = _choose(_records(scene), fault.rng())
+    for name in lost:
         (scene.out / name).delete()
+    if scene.expect(scene.start(), REFUSED, MISSING, DONE) == REFUSED:
+        _repair(scene, lost)
     return True
 
 
 def damaged_records(scene: Scene, fault: Fault) -> bool:
-    """A record object is damaged: a clear refusal, and verify --repair gets over it.
-
-    Raises
-    ------
-    DefectError
-        If the refusal does not name the file.
-    """
+    """A record object is damaged: a clear refusal, and verify --repair gets over it."""
     scene.complete()
     rng = fault.rng()
     name = rng.choice(_records(scene))
     _damage(scene.out / name, rng)
-    driver = scene.start()
-    if scene.expect(driver, REFUSED, DONE) == DONE:
+    if scene.expect(scene.start(), REFUSED, DONE) == DONE:
         return False
-    if name.rsplit("/", 1)[-1] not in driver.text():
-        msg = f"the refusal does not name {name}: {driver.text()[-1500:]}"
+    _repair(scene, [name])
+    return True
+
+
+def _repair(scene: Scene, hurt: list[str]) -> None:
+    """Expect that a run was refused for these records, and get over it as it says.
+
+    Raises
+    ------
+    DefectError
+        If the refusal does not name a file.
+    """
+    text = scene.refused()
+    if not any(name.rsplit("/", 1)[-1] in text for name in hurt):
+        msg = f"the refusal names none of {hurt}: {text[-1500:]}"
         raise DefectError(msg)
     scene.expect(scene.bench.drive("verify", str(scene.out), "--repair"), DONE, MISSING)
-    return True
 
 
 def _choose(names: list[str], rng: random.Random) -> list[str]:

@@ -29,6 +29,8 @@ SKEW = "TILEWRIGHT_FAULTS_SKEW_S"
 HOST = "TILEWRIGHT_FAULTS_HOST"
 EXPIRY = "TILEWRIGHT_FAULTS_EXPIRY_S"
 
+_right = time.time
+
 
 def install() -> None:
     """Hook into this process, where the environment asks for it."""
@@ -44,7 +46,10 @@ def install() -> None:
         "engine.tasks": agent.wrap_tasks,
         "engine.ledger.identity": _rename_host,
         "engine.ledger.holding": _shorten_expiry,
-        "engine.ledger.lease": _shorten_expiry,
+        "engine.ledger.lease": _change_lease,
+        "engine.running.documents": _skew_dates,
+        "engine.running.driver": _skew_dates,
+        "engine.running.logs": _skew_dates,
         "engine.ledger.beating": _quicken_heartbeat,
     }
     for name, patch in patches.items():
@@ -236,15 +241,21 @@ def _skew(seconds: float) -> None:
     """Set the wall clock of this process wrong."""
     if not seconds:
         return
-    right = time.time
-    time.time = lambda: right() + seconds
+    time.time = lambda: _right() + seconds
+
+
+def _skew_dates(module: ModuleType) -> None:
+    """Let a module of the engine read the wrong clock as dates too; compiled ones cannot."""
+    seconds = time.time() - _right()
+    if abs(seconds) < 1:
+        return
 
     class Skewed(datetime.datetime):
         @classmethod
         def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:  # type: ignore[override]
-            return super().now(tz) + datetime.timedelta(seconds=seconds)
+            return datetime.datetime.now(tz) + datetime.timedelta(seconds=seconds)
 
-    datetime.datetime = Skewed  # type: ignore[misc]
+    module.datetime = Skewed  # type: ignore[attr-defined]
 
 
 def _rename_host(module: ModuleType) -> None:
@@ -258,6 +269,12 @@ def _shorten_expiry(module: ModuleType) -> None:
     """Let a lease expire sooner: tests do not wait half a minute."""
     if EXPIRY in os.environ:
         module.EXPIRY_S = float(os.environ[EXPIRY])  # type: ignore[attr-defined]
+
+
+def _change_lease(module: ModuleType) -> None:
+    """Let a lease expire sooner, under the wrong clock."""
+    _shorten_expiry(module)
+    _skew_dates(module)
 
 
 def _quicken_heartbeat(module: ModuleType) -> None:
