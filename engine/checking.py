@@ -244,4 +244,4 @@ def _moved(stored: StoredObject, tables: str) -> StoredObject:
     """Part of a table as it lies now: beside, until its run is published."""
     if not tables or not stored.name.startswith("tables/"):
         return stored
-    return replace(stored, name=f"{tables}/{stored.name.rsplit('/', 1)[-1]}")
+    return replace(stored, name=f"{tables}/{stored.name.removeprefix('tables/')}")

@@ -173,7 +173,7 @@ def label_region(job: Job, region: Region) -> Done:
     rows = objects_table(
         job, region.plane, ids[drawn[own[drawn]]][shown], mine.take(shown), measures[shown]
     )
-    part = write_part(job, region, rows)
+    part = write_part(job, layer.name, region, rows)
     ghosts, missed, seams = _check_seams(job, index, region, near)
     notes = {
         "objects": int(shown.sum()),

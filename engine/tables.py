@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.methods.starconvex import keys
-from engine.planning.plan import tables_folder
+from engine.planning.job import SHOWN_TABLES
 from engine.store import delete_all, micrometres, write_file
 from engine.work import plane_number
 
@@ -70,7 +70,7 @@ def objects_table(
     return pa.table(columns)
 
 
-def write_part(job: Job, region: Region, rows: pa.Table) -> StoredObject:
+def write_part(job: Job, table: str, region: Region, rows: pa.Table) -> StoredObject:
     """Write the rows of a region; a part without rows is written too, with its columns.
 
     Returns
@@ -81,9 +81,8 @@ def write_part(job: Job, region: Region, rows: pa.Table) -> StoredObject:
     name = part_name(region)
     with io.BytesIO() as buffer:
         pq.write_table(rows, buffer, compression="zstd")
-        stored = write_file(job.out, f"{job.tables}/{name}", buffer.getvalue())
-    shown = tables_folder(job.stardist.instances.name)
-    return replace(stored, name=f"{shown}/{name}")
+        stored = write_file(job.out, f"{job.table(table)}/{name}", buffer.getvalue())
+    return replace(stored, name=f"{replace(job, tables=SHOWN_TABLES).table(table)}/{name}")
 
 
 def part_name(region: Region) -> str:

@@ -26,6 +26,9 @@ LARGEST_DRAWN = 4096
 #: Rows of a pyramid's level that are made at once: temporaries stay a small part of a region.
 BAND = 256
 
+#: Folder, below OUT, of the tables as users see them.
+SHOWN_TABLES = "tables"
+
 PassKind = Literal["statistics", "regions", "labels", "copy", "pyramid"]
 
 
@@ -154,7 +157,7 @@ class Job:
     digest : str
         Of everything that decides pixels.
     tables : str
-        Folder, below OUT, of the parts of the table.
+        Folder, below OUT, of the tables that the run writes; "" for none.
     digests : mapping of str to str
         What decides each pass; see `engine.planning.identity`.
     token : str
@@ -185,6 +188,15 @@ class Job:
     def layer(self, name: str) -> Layer:
         """Layer by name."""
         return next(layer for layer in self.layers if layer.name == name)
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        """Tables that the run writes."""
+        return (self.stardist.instances.name,) if self.tables else ()
+
+    def table(self, name: str) -> str:
+        """Folder, below OUT, of the parts of a table."""
+        return f"{self.tables}/{name}.parquet"
 
     @property
     def stardist(self) -> StarDistRecipe:

@@ -29,6 +29,7 @@ from engine.planning.editions import (
     with_editions,
 )
 from engine.planning.identity import pass_digests, version_parts, written
+from engine.planning.job import SHOWN_TABLES
 from engine.planning.jobs import (
     check_extent,
     copy_job,
@@ -333,19 +334,14 @@ def _in_editions(
 
 
 def _tables(job: Job, choice: Choice, standing: Mapping[str, Any] | None) -> str:
-    """Folder of the parts of the table: where users look, or beside until it is published."""
+    """Folder of the tables: where users look, or beside until they are published."""
     if not isinstance(job.recipe, StarDistRecipe):
         return ""
     name = job.stardist.instances.name
     edition = choice.editions[name]
     if standing is None or standing["editions"].get(name) == edition:
-        return tables_folder(name)
-    return f"{FOLDER}/tables/{name}-e{edition}.parquet"
-
-
-def tables_folder(name: str) -> str:
-    """Folder, below OUT, of the table of a label image, as users see it."""
-    return f"tables/{name}.parquet"
+        return SHOWN_TABLES
+    return f"{FOLDER}/tables/e{edition}"
 
 
 def _area(within: Box | None, extent: Sequence[int], shard: int) -> Box:

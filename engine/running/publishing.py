@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from engine.ledger import FOLDER
-from engine.planning.plan import tables_folder
+from engine.planning.job import SHOWN_TABLES
 from engine.running.outputs import write_metadata
 from engine.store import delete_all, update_group
 
@@ -51,9 +51,10 @@ def publish(job: Job, ledger: Ledger, coming: Mapping[str, Any], parts: Collecti
     """
     ledger.write_next({**coming, "publishing": True})
     write_metadata(job)
-    shown = replace(job, tables=tables_folder(job.stardist.instances.name) if job.tables else "")
+    shown = replace(job, tables=SHOWN_TABLES if job.tables else "")
     if job.tables != shown.tables:
-        _move_parts(job.out, job.tables, shown.tables, parts)
+        for name in job.table_names:
+            _move_parts(job.out, job.table(name), shown.table(name), parts)
     ledger.write_run({**coming, "tables": shown.tables, "publishing": False, "wish": ""})
     ledger.clear_next()
     return shown
@@ -92,7 +93,7 @@ def remove_unused(job: Job, journal: Journal) -> None:
         if names and name not in names:
             update_group(out / "labels", {"labels": sorted(names)}, {})
             (out / "labels" / name).remove()
-            (out / tables_folder(name)).remove()
+            (out / replace(job, tables=SHOWN_TABLES).table(name)).remove()
     digests = {digest[:16] for digest in job.digests.values()}
     for folder in (f"{FOLDER}/objects", f"{FOLDER}/statistics/parts"):
         for name in (out / folder).children()[0]:
