@@ -1,0 +1,196 @@
+"""Flags, step 2: votes of the defenses over objects, counted one by one, and when they suffice."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from engine.methods.flag_matching import Comparison
+
+#: Beta distribution from which the rate of votes of an object is taken to come: most objects get
+#: no vote of any defense, a few get many.
+PRIOR = (0.2, 1.0)
+
+
+@dataclass(frozen=True)
+class Votes:
+    """How many defenses do not show an object, so far.
+
+    Parameters
+    ----------
+    votes : ndarray of shape (n,), int32
+        Defenses that flag the object.
+    seen : ndarray of shape (n,), int32
+        Defenses that looked at it.
+    distance : ndarray of shape (n,), float32
+        Smallest distance to an object of any variant; infinite where all were beyond tau.
+
+    Examples
+    --------
+    >>> from engine.methods.flag_matching import compare
+    >>> one = np.array([[0.0, 0, 9, 9, 4, 4]])
+    >>> votes = Votes.none(1).add(compare(one, one, 15)).add(compare(one, one + 50, 15))
+    >>> votes.votes.tolist(), votes.seen.tolist(), votes.fraction.tolist()
+    ([1], [2], [0.5])
+    """
+
+    votes: np.ndarray
+    seen: np.ndarray
+    distance: np.ndarray
+
+    @classmethod
+    def none(cls, count: int) -> Votes:
+        """No vote for any of `count` objects."""
+        nothing = np.zeros(count, np.int32)
+        return cls(nothing, nothing, np.full(count, np.inf, np.float32))
+
+    def add(self, comparison: Comparison, looked: np.ndarray | None = None) -> Votes:
+        """Count one more defense.
+
+        Parameters
+        ----------
+        comparison : Comparison
+            Of all objects, in their order.
+        looked : ndarray of shape (n,), bool, optional
+            Objects that the defense looked at; all where not given.
+        """
+        missing, near = comparison.missing, comparison.distance
+        if looked is None:
+            looked = np.ones(len(missing), bool)
+        return Votes(
+            self.votes + (missing & looked),
+            self.seen + looked,
+            np.where(looked, np.minimum(self.distance, near), self.distance),
+        )
+
+    def plus(self, other: Votes) -> Votes:
+        """Count other defenses over the same objects."""
+        return Votes(
+            self.votes + other.votes,
+            self.seen + other.seen,
+            np.minimum(self.distance, other.distance),
+        )
+
+    @property
+    def fraction(self) -> np.ndarray:
+        """Share of the defenses that flag an object, of those that looked: (n,) float32."""
+        share: np.ndarray = self.votes / np.maximum(self.seen, 1)
+        return share.astype(np.float32)
+
+    def settled(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """Objects whose flag the tables of `stop_table` call decided: (n,) bool."""
+        decided: np.ndarray = (self.votes <= low[self.seen]) | (self.votes >= high[self.seen])
+        return decided
+
+    def suspect(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """Objects that are flagged, once they are settled: (n,) bool.
+
+        Notes
+        -----
+        After all defenses this is `votes` >= `votes_needed`, whatever the tables.
+        """
+        flagged: np.ndarray = self.votes >= high[self.seen]
+        return flagged
+
+
+def votes_needed(total: int, min_votes: float) -> int:
+    """Votes that make an object suspect.
+
+    Parameters
+    ----------
+    total : int
+        Defenses of the bank.
+    min_votes : float
+        Share of them in [0, 1]; 0 and 1 / total mean the paper's rule: one vote suffices.
+
+    Returns
+    -------
+    int
+        At least 1.
+
+    Raises
+    ------
+    ValueError
+        If `total` is below 1 or `min_votes` outside [0, 1].
+
+    Examples
+    --------
+    >>> votes_needed(280, 0), votes_needed(280, 1 / 280), votes_needed(30, 0.1)
+    (1, 1, 3)
+    """
+    if total < 1 or not 0 <= min_votes <= 1:
+        msg = f"total must be >= 1 and min_votes in [0, 1], got {total} and {min_votes}"
+        raise ValueError(msg)
+    # 0.1 x 30 is a little more than 3 in floating point.
+    return max(1, math.ceil(min_votes * total - 1e-9))
+
+
+def stop_table(
+    total: int, needed: int, risk: float, prior: tuple[float, float] = PRIOR
+) -> tuple[np.ndarray, np.ndarray]:
+    """Votes at which an object's flag is decided before all defenses have looked.
+
+    Parameters
+    ----------
+    total : int
+        Defenses in all, N.
+    needed : int
+        Votes that make an object suspect, in 1…N.
+    risk : float
+        Largest probability that the others would decide differently, in [0, 0.5); 0 for none.
+    prior : tuple of float
+        (a, b) > 0 of the beta distribution of the rate of votes; (1, 1) knows nothing.
+
+    Returns
+    -------
+    low, high : ndarray of shape (N + 1,), int32
+        After k defenses an object with at most low[k] votes is settled as not suspect, one with
+        at least high[k] as suspect. low[k] = -1 settles nothing.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range.
+
+    Notes
+    -----
+    With risk 0 this is curtailment: settled is what cannot change any more. Else a sequential
+    test, ours: votes of an object are taken for draws at an unknown rate, so that the next one
+    is a vote with probability (a + v) / (a + b + k) after v of k (the urn of Polya, which is the
+    beta-binomial predictive). The probability of at least `needed` votes in the end follows from
+    k = N backwards. It holds whenever one stops, and supposes that the bank's order says nothing
+    about its defenses.
+    """
+    _check(total, needed, risk, prior)
+    counts = np.arange(total + 1)
+    low = np.maximum(needed - 1 - (total - counts), -1).astype(np.int32)
+    high = np.full(total + 1, needed, np.int32)
+    if risk == 0:
+        return low, high
+    a, b = prior
+    chance = (counts >= needed).astype(np.float64)  # of being suspect in the end, by votes v
+    for k in range(total - 1, 0, -1):  # nothing is settled before anyone looked
+        v = counts[: k + 1]
+        vote = (a + v) / (a + b + k)
+        chance = vote * chance[1 : k + 2] + (1 - vote) * chance[: k + 1]
+        # Both rise with the votes: what settles one settles all below, or above.
+        low[k] = max(low[k], np.count_nonzero(chance <= risk) - 1)
+        high[k] = min(high[k], k + 1 - np.count_nonzero(chance >= 1 - risk))
+    return low, high
+
+
+def _check(total: int, needed: int, risk: float, prior: tuple[float, float]) -> None:
+    """Refuse numbers out of their range."""
+    if not 1 <= needed <= total:
+        msg = f"needed must lie in 1…total, got {needed} of {total}"
+        raise ValueError(msg)
+    if not 0 <= risk < 0.5:
+        msg = f"risk must lie in [0, 0.5), got {risk}"
+        raise ValueError(msg)
+    if not min(prior) > 0:
+        msg = f"prior must be > 0, got {prior}"
+        raise ValueError(msg)
