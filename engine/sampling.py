@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from engine.labels import make_index, save_index
+from engine.index import make_index, save_index
 from engine.ledger import Ledger, Record
 from engine.planning.pending import pending_pixels
 from engine.recipe import StarDistRecipe

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.cluster import ClusterSpec, open_cluster
 from engine.errors import OutputError
-from engine.labels import make_index, save_index
+from engine.index import make_index, save_index
 from engine.ledger import Ledger, State
 from engine.planning.pending import waves
 from engine.running.documents import make_document
