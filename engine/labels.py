@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from engine.index import Index, chunk_grid, load_near, open_index
 from engine.methods.starconvex import StarObjects, keys, render
+from engine.suspects import Drawing, flag_objects
 from engine.tables import objects_table, write_part
 from engine.work import Done, plane_number, write_layer
 from tiling import Box, Region, disagreement
@@ -60,9 +61,16 @@ def label_region(job: Job, region: Region) -> Done:
     measures = _measure(canvas, canvas_box, own[drawn])
     mine = objects.take(drawn[own[drawn]])
     shown = measures[:, 0] > 0
-    rows = objects_table(
-        job, region.plane, ids[drawn[own[drawn]]][shown], mine.take(shown), measures[shown]
+    drawing = Drawing(
+        region,
+        objects.take(drawn),
+        canvas[region.core.slices(canvas_box.start)],
+        mine.take(shown),
+        ids[drawn[own[drawn]]][shown],
+        measures[shown],
     )
+    rows = objects_table(job, region.plane, drawing.ids, drawing.own, drawing.measures)
+    rows, more, suspects = flag_objects(job, drawing, rows, index.reach)
     part = write_part(job, layer.name, region, rows)
     ghosts, missed, seams = _check_seams(job, index, region, near)
     notes = {
@@ -71,8 +79,9 @@ def label_region(job: Job, region: Region) -> Done:
         "ghosts": ghosts,
         "missed": missed,
         "crossing": seams,
+        **suspects,
     }
-    return Done(notes, (*stored, part))
+    return Done(notes, (*stored, part, *more))
 
 
 def _near(job: Job, index: Index, region: Region) -> dict[Region, tuple[StarObjects, np.ndarray]]:

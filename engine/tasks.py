@@ -12,6 +12,7 @@ from threading import Condition
 from typing import TYPE_CHECKING
 
 from engine.device import resident_peak
+from engine.flags import flag_region
 from engine.labels import label_region
 from engine.ledger import Record, RecordWriter
 from engine.pyramid import reduce_region
@@ -210,6 +211,8 @@ def compute(job: Job, step: Pass, region: Region) -> Done:
             return statistics_region(job, step, region)
         case "regions":
             return process_region(job, region)
+        case "flags":
+            return flag_region(job, region)
         case "labels":
             return label_region(job, region)
         case "copy":

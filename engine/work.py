@@ -38,8 +38,9 @@ from engine.store.sources import open_source
 from tiling import Box, Grid, Region
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from engine.device import Launch
     from engine.planning import Job
     from engine.stages.base import Made
 
@@ -96,7 +97,7 @@ def process_region(job: Job, region: Region) -> Done:
         outer = pipeline.fold(job.wanted(region.core))["image"]
         sources = read_sources(job, region.plane, outer)
         pixels = read_pixels(job, region.plane, outer)
-        made, tiles = _compute(job, region, Raster(outer, pixels), halo)
+        made, tiles = _segment(job, region, Raster(outer, pixels), halo)
         needed = wider_halo(made.products["candidates"].reach, halo, job)
         if needed == halo:
             break
@@ -115,8 +116,28 @@ def process_region(job: Job, region: Region) -> Done:
     return Done(notes, (*stored, kept), sources, checksum(pixels))
 
 
-def _compute(job: Job, region: Region, raster: Raster, halo: int) -> tuple[Made, int]:
-    """Run the stages; with smaller launches where the device has no memory.
+def _segment(job: Job, region: Region, raster: Raster, halo: int) -> tuple[Made, int]:
+    """Run the stages that segment a region."""
+    wanted, levels = job.wanted(region.core), open_levels(job)
+
+    def run(launch: Launch) -> Made:
+        pipeline = job.with_launch(launch).pipeline(levels, halo)
+        return pipeline.run(raster, wanted, Place(region.plane, launch))
+
+    return compute(job, region, run)
+
+
+def compute(job: Job, region: Region, run: Callable[[Launch], Made]) -> tuple[Made, int]:
+    """Run stages on the device; with smaller launches where it has no memory.
+
+    Parameters
+    ----------
+    job : Job
+        The run.
+    region : Region
+        For messages.
+    run : callable
+        Runs the stages with a launch.
 
     Returns
     -------
@@ -124,6 +145,11 @@ def _compute(job: Job, region: Region, raster: Raster, halo: int) -> tuple[Made,
         What the stages made.
     tiles : int
         Tiles of a launch with which it went.
+
+    Raises
+    ------
+    RegionError
+        If the device has no memory for a single tile.
 
     Notes
     -----
@@ -134,14 +160,12 @@ def _compute(job: Job, region: Region, raster: Raster, halo: int) -> tuple[Made,
     if job.launch is None:
         msg = "a job that segments has a launch"
         raise TypeError(msg)
-    wanted, levels = job.wanted(region.core), open_levels(job)
     sizes = [job.launch.tiles] + [job.launch.tiles >> k for k in range(20) if job.launch.tiles >> k]
     with DEVICE_LOCK:
         for tiles, following in zip(sizes, [*sizes[1:], 0], strict=True):
             launch = replace(job.launch, tiles=tiles)
-            pipeline = replace(job, launch=launch).pipeline(levels, halo)
             try:
-                return pipeline.run(raster, wanted, Place(region.plane, launch)), tiles
+                return run(launch), tiles
             except Exception as err:
                 if not is_out_of_memory(err):
                     raise

@@ -97,6 +97,12 @@ def worker_bytes(job: Job, region: int, threads: int) -> int:
     halo = job.stardist.instances.halo
     labelling = Box((0, 0), (drawn, drawn)).grow(2 * halo).size * LABEL_BYTES
     statistics = 4096 * 4096 * (item + 8 * job.frame.channels)
+    if job.stardist.flags:
+        flagging = job.flag_pipeline()
+        for box in (core, inner):
+            boxes = flagging.fold({"flags": box})
+            reading = max(reading, boxes["image"].size * item)
+            computing = max(computing, flagging.memory({"flags": box}))
     weights = 4 * (job.model.weights.stat().st_size if job.model else 0)
     each = max(reading + core.size, statistics, labelling, copying)
     return PROCESS_BYTES + weights + computing + threads * each

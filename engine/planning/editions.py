@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 #: What `--recompute` takes, beside the kinds of passes: what the changed settings reach.
 CHANGED = "changed"
-STAGES = ("statistics", "regions", "labels", "copy", "pyramid", CHANGED)
+STAGES = ("statistics", "regions", "flags", "labels", "copy", "pyramid", CHANGED)
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,8 @@ def with_editions(layer: Layer, editions: Mapping[str, int]) -> Layer:
     --------
     Level 0 of edition 2 lies in ``e2/0``; that of edition 1 in ``0``.
     """
-    first, rest = editions.get(layer.name, 1), editions.get(f"{layer.name}/pyramid", 1)
+    first = editions.get(layer.made_with or layer.name, 1)
+    rest = editions.get(f"{layer.name}/pyramid", 1)
     levels = tuple(
         replace(level, path=_place(level.path, rest if k else first))
         for k, level in enumerate(layer.levels)

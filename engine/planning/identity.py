@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: Versions of what the passes themselves do, beside the stages that they run. Raised with every
 #: change of what is written; `tests/engine/test_golden.py` fails where that was forgotten.
-VERSIONS = {"statistics": 1, "regions": 1, "labels": 1, "copy": 1, "pyramid": 1}
+VERSIONS = {"statistics": 1, "regions": 1, "flags": 1, "labels": 1, "copy": 1, "pyramid": 1}
 
 # Parts by what they begin with, for each kind of pass; upstream parts come with upstream digests.
 _READ = ("input.", "image.", "source.", "ingest", "pixel size")
@@ -28,6 +28,7 @@ _PARTS = {
         *(*_READ, *_STORED, "method", "normalise.", "tiling.", "segment.", "instances.halo"),
         *("weights", "device", "stage."),
     ),
+    "flags": ("flags.",),
     "labels": ("instances.name", "area"),
     "copy": (*_READ, *_STORED),
     "pyramid": (),

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from engine.recipe import StarDistRecipe
 from engine.stages.base import Pipeline
+from engine.stages.flags import Flags
 from engine.stages.normalise import Levels, Normalise
 from engine.stages.stardist import Candidates, Instances
 from tiling import Box, Grid
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from engine.device import Launch
+    from engine.networks.defense_bank import DefenseBank
     from engine.networks.model_folder import ModelFolder
     from engine.recipe import IdentityRecipe
     from engine.stages.base import Frame
@@ -29,7 +33,14 @@ BAND = 256
 #: Folder, below OUT, of the tables as users see them.
 SHOWN_TABLES = "tables"
 
-PassKind = Literal["statistics", "regions", "labels", "copy", "pyramid"]
+#: Name of the table of objects that are suspect, and group of the map of votes.
+SUSPECTS = "suspects"
+VOTES_GROUP = "maps/flag_votes"
+
+#: Rays for which candidates of false negatives are looked for where the image has no object.
+LEAST_REACH = 16.0
+
+PassKind = Literal["statistics", "regions", "flags", "labels", "copy", "pyramid"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,8 @@ class Layer:
         Sides in pixels of the layer.
     is_label : bool
         Whether pixels are ids, which are never averaged.
+    made_with : str
+        Name of the layer in whose edition level 0 is written; its own where "".
     """
 
     name: str
@@ -87,6 +100,7 @@ class Layer:
     chunk: int
     shard: int
     is_label: bool = False
+    made_with: str = ""
 
     @property
     def channels(self) -> int:
@@ -168,6 +182,10 @@ class Job:
         How the network runs.
     model : ModelFolder or None
         The network.
+    bank : str
+        Path or bundled name of the bank of defenses; "" where nothing is flagged.
+    bank_sha256 : str
+        Its digest.
     """
 
     out: Location
@@ -184,6 +202,8 @@ class Job:
     index: str = ""
     launch: Launch | None = None
     model: ModelFolder | None = None
+    bank: str = ""
+    bank_sha256: str = ""
 
     def layer(self, name: str) -> Layer:
         """Layer by name."""
@@ -192,7 +212,10 @@ class Job:
     @property
     def table_names(self) -> tuple[str, ...]:
         """Tables that the run writes."""
-        return (self.stardist.instances.name,) if self.tables else ()
+        if not self.tables:
+            return ()
+        name = self.stardist.instances.name
+        return (name, SUSPECTS) if self.stardist.flags else (name,)
 
     def table(self, name: str) -> str:
         """Folder, below OUT, of the parts of a table."""
@@ -248,6 +271,40 @@ class Job:
             )
         )
 
+    def with_launch(self, launch: Launch) -> Job:
+        """Job whose network runs with another launch."""
+        return replace(self, launch=launch)
+
+    def flag_pipeline(
+        self,
+        levels: Levels | None = None,
+        bank: DefenseBank | None = None,
+        reach: float | None = None,
+    ) -> Pipeline:
+        """Stages of the flags pass.
+
+        Parameters
+        ----------
+        levels : Levels or None
+            Statistics of pass 0; without them, and without a bank, the pipeline can only plan.
+        bank : DefenseBank or None
+            The defenses.
+        reach : float or None
+            Longest ray of any object of the image; where it is not known yet, the longest for
+            which the recipe's halo serves.
+        """
+        settings, instances = self.stardist.flags, self.stardist.instances
+        if settings is None:
+            msg = "a job that flags nothing has no such stages"
+            raise TypeError(msg)
+        if reach is None:
+            reach = instances.halo / max(1.0, instances.halo_rays)
+        reach = max(reach, LEAST_REACH)
+        halo = max(instances.halo, -(-int(np.ceil(instances.halo_rays * reach)) // 64) * 64)
+        normalise, *segmenting = self.pipeline(levels, halo).stages
+        flags = Flags(self.frame, Pipeline(tuple(segmenting)), bank, settings, reach)
+        return Pipeline((normalise, flags))
+
     def wanted(self, core: Box) -> dict[str, Box]:
         """Boxes of the products that the regions pass makes for a core."""
         return {"objects": core, "probability": core}
@@ -260,7 +317,9 @@ class Job:
         if isinstance(self.recipe, StarDistRecipe):
             name = self.recipe.instances.name
             passes.append(Pass("regions", "regions", grid))
-            passes.append(Pass("labels", "labels", grid, name, after="regions"))
+            if self.recipe.flags:
+                passes.append(Pass("flags", "flags", grid, after="regions"))
+            passes.append(Pass("labels", "labels", grid, name, after=passes[-1].name))
         if any(layer.name == "image" for layer in self.layers):
             passes.append(Pass("copy", "copy", grid, "image"))
         passes += [
@@ -293,7 +352,7 @@ class Job:
             return f"pyramid-{layer.name}-{level - 1}"
         if layer.name == "image":
             return "copy"
-        return "labels" if layer.is_label else "regions"
+        return "regions" if layer.name == "probability" else "labels"
 
     def _level_grid(self, layer: Layer, level: int) -> Grid:
         """Shards of one level of a layer."""

@@ -6,15 +6,19 @@ import hashlib
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.device import Launch, choose_device, choose_precision
 from engine.errors import InputError, ModelError, RecipeError
+from engine.methods.flag_votes import votes_needed
+from engine.networks.defense_bank import open_bank
 from engine.networks.model_folder import ModelFolder, open_model
-from engine.planning.job import Job, SourceRef
+from engine.planning.job import VOTES_GROUP, Job, SourceRef
 from engine.planning.layers import derived_layer, image_layer, label_dtype, source_level
 from engine.recipe import IdentityRecipe, NormaliseSettings, StarDistRecipe
 from engine.stages.base import Frame
+from engine.stages.flags import Flags
 from engine.stages.normalise import Normalise
 from engine.stages.stardist import Candidates, Instances
 from engine.store import Location, local_path
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from engine.ledger import Ledger
+    from engine.networks.defense_bank import DefenseBank
     from engine.recipe import Settings, Storage
     from engine.store import ImageInfo
 
@@ -82,14 +87,20 @@ def stardist_job(
     if storage.with_image:
         first = replace(info.levels[level], path="0")
         layers.append(image_layer(info.axes, first, info.dtype, storage.chunk, storage.shard))
+    flags, bank = _bank(recipe, model)
+    if bank is not None:
+        votes = derived_layer("flag_votes", VOTES_GROUP, "uint16", 1, info, level, sides)
+        layers.append(replace(votes, made_with=name))
     ref = SourceRef(info.path, foreign=False, level=level, channels=channels)
     launch = Launch(device, precision, settings.resources.launch or 1)
     job = Job(
         NOWHERE, ref, frame, recipe, tuple(layers), frame.bounds, storage.shard, "",
-        launch=launch, model=model,
+        launch=launch, model=model, bank=flags, bank_sha256=bank.sha256 if bank else "",
     )  # fmt: skip
     versions = {f"stage.{s.name}": str(s.version) for s in (Normalise, Candidates, Instances)}
     facts = {"weights": model.sha256, "device": device}
+    if bank is not None:
+        facts |= {"flags.defenses": bank.sha256, "flags.stage": str(Flags.version)}
     return job, {**facts, **versions, "storage.with_image": str(storage.with_image)}
 
 
@@ -249,6 +260,33 @@ def _check_model(model: ModelFolder, channels: int, recipe: StarDistRecipe) -> N
             remedy="Use a model with a square grid.",
         )
     recipe.tiling.with_network(max(config.divisor), config.grid[0])
+
+
+def _bank(recipe: StarDistRecipe, model: ModelFolder) -> tuple[str, DefenseBank | None]:
+    """Place and content of the bank of a recipe that flags; a bank serves one model."""
+    settings = recipe.flags
+    if settings is None:
+        return "", None
+    bank = open_bank(settings.bank)
+    bank.check_model(model.sha256)
+    if bank.mode != "global":
+        raise RecipeError(
+            where="flags.bank",
+            expected="a bank that was made for intensities of whole images (mode global)",
+            found=f"mode {bank.mode}",
+            remedy="Make one with `tilewright train defenses --mode global`.",
+        )
+    needed = votes_needed(len(bank), settings.min_votes)
+    if settings.stop == "early" and needed < 2:
+        raise RecipeError(
+            where="flags.stop",
+            expected=f"never, or flags.min_votes above 1/{len(bank)}: where one vote suffices, "
+            "every defense must look",
+            found=f"early with flags.min_votes {settings.min_votes}",
+            remedy="Set flags.min_votes, such as 0.1.",
+        )
+    place = Path(settings.bank)
+    return (str(place.absolute()) if place.exists() else settings.bank), bank
 
 
 def _example(count: int) -> str:

@@ -3,6 +3,7 @@
 from engine.recipe.digest import digest, digest_parts
 from engine.recipe.loading import bundled_recipes, load_settings, parse_settings, recipe_text
 from engine.recipe.models import (
+    FlagSettings,
     IdentityRecipe,
     InputSettings,
     InstanceSettings,
@@ -17,6 +18,7 @@ from engine.recipe.models import (
 )
 
 __all__ = [
+    "FlagSettings",
     "IdentityRecipe",
     "InputSettings",
     "InstanceSettings",

@@ -18,7 +18,8 @@ def digest_parts(recipe: BaseModel, extra: Mapping[str, str]) -> dict[str, str]:
     Parameters
     ----------
     recipe : Recipe
-        The recipe with nothing left to choose (no null, no "auto").
+        The recipe with nothing left to choose (no "auto"); sections that are absent decide
+        nothing.
     extra : mapping of str to str
         Facts beside the recipe: digests of weights and input, versions of stages.
     """
@@ -31,7 +32,7 @@ def digest_parts(recipe: BaseModel, extra: Mapping[str, str]) -> dict[str, str]:
         else:
             flat[prefix] = json.dumps(value)
 
-    walk("", recipe.model_dump(mode="json"))
+    walk("", recipe.model_dump(mode="json", exclude_none=True))
     return {**flat, **extra}
 
 

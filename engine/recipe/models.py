@@ -105,6 +105,27 @@ class InstanceSettings(_Section):
         return name
 
 
+class FlagSettings(_Section):
+    """Which objects are suspect: polynomial defenses (Jain, Shao, Hecht 2025, Algorithm 1)."""
+
+    bank: str = "nuclei-fluo"
+    """Name of a bundled bank of defenses, or path of one; it belongs to one model."""
+    strength: float = Field(0.7, ge=0, le=1, strict=False)
+    """How much of a defense is subtracted (X in the paper)."""
+    tau: float = Field(15.0, ge=0, le=200, strict=False)
+    """Largest distance, over box and centroid in pixels, of an object that is found again."""
+    merge: float = Field(1.7, ge=0, le=20, strict=False)
+    """R in the paper: candidates that share 1 / (1 + R) of the smaller box are one."""
+    min_votes: float = Field(0.0, ge=0, le=1, strict=False)
+    """Share of the defenses that must flag an object; at least one of them must."""
+    fn_max_covered: float = Field(0.5, ge=0, le=1, strict=False)
+    """Largest share of a false-negative candidate that lies under objects."""
+    stop: Literal["never", "early"] = "never"
+    """early: a field is left once the flags of all its objects are settled."""
+    risk: float = Field(0.002, ge=0, lt=0.5, strict=False)
+    """Probability that more defenses would decide an object differently, where `stop` is early."""
+
+
 class LevelSettings(_Section):
     """Which level of the image is taken, with all its channels."""
 
@@ -128,6 +149,8 @@ class StarDistRecipe(_Section):
     tiling: TilingSettings = TilingSettings()
     segment: SegmentSettings = SegmentSettings()
     instances: InstanceSettings = InstanceSettings()
+    flags: FlagSettings | None = None
+    """Flag what cannot be trusted; absent: nothing is flagged."""
 
 
 Recipe = Annotated[IdentityRecipe | StarDistRecipe, Field(discriminator="method")]

@@ -168,8 +168,8 @@ class Driver:
         """Do what is left of passes that do not need each other."""
         states = {step.name: self._states(step) for step in wave}
         for step in wave:
-            if step.kind == "labels" and (states[step.name] != State.DONE).any():
-                self._index(step)
+            if step.kind in ("flags", "labels") and (states[step.name] != State.DONE).any():
+                self._index()
         complete = self._sweeper.sweep(self._job, wave, states)
         for step in wave:
             if complete and step.kind == "labels":
@@ -186,9 +186,11 @@ class Driver:
             for record in self._ledger.records(step.name, step.digest, step.grid)
         }
 
-    def _index(self, step: Pass) -> None:
-        """Sum the counts of all regions into ids, for the pass that draws them."""
-        regions = next(s for s in self._job.passes() if s.name == step.after)
+    def _index(self) -> None:
+        """Sum the counts of all regions into ids, for the passes that need all objects."""
+        if self._job.index:
+            return
+        regions = next(s for s in self._job.passes() if s.kind == "regions")
         records = self._ledger.records(regions.name, regions.digest, regions.grid)
         index = make_index(self._job, records)
         self._job = replace(self._job, index=save_index(self._job, index))

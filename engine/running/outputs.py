@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from engine.planning.job import VOTES_GROUP
 from engine.store import (
     MEAN,
     NEAREST,
@@ -73,7 +74,10 @@ def _root_metadata(job: Job) -> None:
 
 
 def _map_metadata(layer: Layer) -> ImageMetadata:
-    """Describe a map: 255 is a probability of 1."""
+    """Describe a map: of probabilities, where 255 is 1, or of votes, which are counts."""
+    whole = {"value": layer.name, "value_of_255": 1.0}
+    if layer.group == VOTES_GROUP:
+        whole = {"value": "defenses that flag the object"}
     channel = Channel(layer.name, "FFFFFF", (0.0, 255.0, 0.0, 255.0))
     return ImageMetadata(
         layer.name,
@@ -82,7 +86,7 @@ def _map_metadata(layer: Layer) -> ImageMetadata:
         layer.dtype,
         MEAN,
         (channel,),
-        {"value": layer.name, "value_of_255": 1.0},
+        whole,
     )
 
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from engine.ledger import FOLDER
-from engine.planning.job import SHOWN_TABLES
+from engine.planning.job import SHOWN_TABLES, SUSPECTS, VOTES_GROUP
 from engine.running.outputs import write_metadata
 from engine.store import delete_all, update_group
 
@@ -89,13 +89,16 @@ def remove_unused(job: Job, journal: Journal) -> None:
     names = {layer.name for layer in job.layers if layer.is_label and layer.group}
     for group in sorted(groups):
         _remove_arrays(out, group, kept)
+    if names and VOTES_GROUP not in groups:
+        (out / VOTES_GROUP).remove()
+        (out / replace(job, tables=SHOWN_TABLES).table(SUSPECTS)).remove()
     for name in (out / "labels").children()[0]:
         if names and name not in names:
             update_group(out / "labels", {"labels": sorted(names)}, {})
             (out / "labels" / name).remove()
             (out / replace(job, tables=SHOWN_TABLES).table(name)).remove()
     digests = {digest[:16] for digest in job.digests.values()}
-    for folder in (f"{FOLDER}/objects", f"{FOLDER}/statistics/parts"):
+    for folder in (f"{FOLDER}/objects", f"{FOLDER}/flags", f"{FOLDER}/statistics/parts"):
         for name in (out / folder).children()[0]:
             if name not in digests:
                 (out / folder / name).remove()

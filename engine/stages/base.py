@@ -194,8 +194,20 @@ class Pipeline:
         place : Place
             Plane and device.
         """
+        return self.run_from({"image": image}, wanted, place)
+
+    def run_from(self, given: Mapping[str, Any], wanted: Mapping[str, Box], place: Place) -> Made:
+        """Make what is wanted from products that are there already.
+
+        Parameters
+        ----------
+        given : mapping of str to product
+            What the stages take beside what they make for each other.
+        wanted, place
+            As for `run`.
+        """
         boxes = self.fold(wanted)
-        products: dict[str, Any] = {"image": image}
+        products: dict[str, Any] = dict(given)
         notes: dict[str, float] = {}
         for stage in self.stages:
             made = stage.run(products, boxes, place)
