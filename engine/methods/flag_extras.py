@@ -101,9 +101,9 @@ def merge_extras(parts: Sequence[tuple[int, StarObjects]], share: float, n_rays:
     numbers = np.concatenate(
         [np.empty(0, np.int64), *(np.full(len(found), k, np.int64) for k, found in parts)]
     )
-    order = _order(objects)
+    order = best_first(objects)
     objects, numbers = objects.take(order), numbers[order]
-    leader = _leaders(features(objects)[:, :4], share)
+    leader = leaders(features(objects)[:, :4], share)
     heads = np.flatnonzero(leader == np.arange(len(leader)))
     defenses = _numbers_by_cluster(np.searchsorted(heads, leader), numbers, len(heads))
     votes = np.array([len(own) for own in defenses], np.int32)
@@ -142,15 +142,39 @@ def covered(objects: StarObjects, reference: StarObjects) -> np.ndarray:
     return shares
 
 
-def _order(objects: StarObjects) -> np.ndarray:
-    """Order by (-score, y, x), equal ones by their rays: (n,) int64."""
+def best_first(objects: StarObjects) -> np.ndarray:
+    """Order objects by (-score, y, x), equal ones by their rays.
+
+    Parameters
+    ----------
+    objects : StarObjects
+        Of any number of variants.
+
+    Returns
+    -------
+    ndarray of shape (n,), int64
+        Indices; the same objects in the same order, however they were given.
+    """
     keys = (*objects.rays.T[::-1], objects.points[:, 1], objects.points[:, 0], -objects.scores)
     order: np.ndarray = np.lexsort(keys)
     return order
 
 
-def _leaders(boxes: np.ndarray, share: float) -> np.ndarray:
-    """Index of the candidate that opened the cluster of each, best first: (n,) int64."""
+def leaders(boxes: np.ndarray, share: float) -> np.ndarray:
+    """Put candidates into clusters: the best opens one and takes all it shares enough with.
+
+    Parameters
+    ----------
+    boxes : ndarray of shape (n, 4), float64
+        (x0, y0, x1, y1) of each, in the order of `best_first`.
+    share : float
+        Part of the smaller box, in (0, 1], that two candidates have in common to be one.
+
+    Returns
+    -------
+    ndarray of shape (n,), int64
+        Index of the candidate that opened the cluster of each.
+    """
     low, high = boxes[:, :2], boxes[:, 2:]
     area = (high - low).prod(axis=1)
     leader = np.full(len(boxes), -1, np.int64)

@@ -119,13 +119,13 @@ def votes_needed(total: int, min_votes: float) -> int:
 
     Examples
     --------
-    >>> votes_needed(280, 0), votes_needed(280, 1 / 280), votes_needed(30, 0.1)
-    (1, 1, 3)
+    >>> votes_needed(280, 0), votes_needed(280, 1 / 280), votes_needed(100, 0.07)
+    (1, 1, 7)
     """
     if total < 1 or not 0 <= min_votes <= 1:
         msg = f"total must be >= 1 and min_votes in [0, 1], got {total} and {min_votes}"
         raise ValueError(msg)
-    # 0.1 x 30 is a little more than 3 in floating point.
+    # 0.07 x 100 is a little more than 7 in floating point.
     return max(1, math.ceil(min_votes * total - 1e-9))
 
 

@@ -250,18 +250,19 @@ def test_the_order_of_the_defenses_changes_no_vote(seed: int, order: list[int]) 
 def test_only_objects_that_were_looked_at_are_counted() -> None:
     known = np.zeros((2, 6))
     known[1] = 100
+    first = np.array([True, False])
     gone = compare(known, np.zeros((0, 6)), 15)
-    votes = Votes.none(2).add(gone, np.array([True, False])).add(compare(known, known, 15))
+    votes = Votes.none(2).add(gone, first).add(compare(known, known, 15), first)
     assert votes.votes.tolist() == [1, 0]
-    assert votes.seen.tolist() == [2, 1]
-    assert votes.distance.tolist() == [0, 0]
+    assert votes.seen.tolist() == [2, 0]
+    assert votes.distance.tolist() == [0, np.inf]
     assert votes.fraction.tolist() == [0.5, 0]
     assert Votes.none(2).fraction.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
     ("total", "share", "needed"),
-    [(280, 0, 1), (280, 1 / 280, 1), (49, 1 / 49, 1), (30, 0.1, 3), (7, 0.5, 4), (5, 1, 5)],
+    [(280, 0, 1), (280, 1 / 280, 1), (49, 1 / 49, 1), (100, 0.07, 7), (7, 0.5, 4), (5, 1, 5)],
 )
 def test_votes_that_are_needed(total: int, share: float, needed: int) -> None:
     assert votes_needed(total, share) == needed
@@ -416,6 +417,11 @@ def test_boxes_that_only_touch_are_two() -> None:
     assert len(merged.objects) == 2
 
 
+def test_objects_without_area_are_not_merged() -> None:
+    merged = merge_extras([(0, disc(50, 40, 0)), (1, disc(90, 60, 0))], 0.37, RAYS)
+    assert len(merged.objects) == 2
+
+
 def test_nothing_merges_to_nothing() -> None:
     for parts in ([], [(0, StarObjects.none(RAYS))]):
         merged = merge_extras(parts, 0.37, RAYS)
@@ -457,6 +463,12 @@ def test_cover_is_that_of_whole_painted_planes(seed: int) -> None:
     for k, share in enumerate(covered(objects, reference)):
         own = render(objects.take(np.array([k])), plane) > 0
         assert share == (own & under).sum() / own.sum()
+
+
+@pytest.mark.parametrize(("y", "x"), [(32, 50), (68, 50), (50, 32), (50, 68)])
+def test_cover_by_the_last_pixels_of_a_neighbour(y: int, x: int) -> None:
+    share = covered(disc(50, 50, 10), disc(y, x, 10))[0]
+    assert 0 < share < 0.1
 
 
 def test_cover_of_the_same_of_nothing_and_beyond_the_edge() -> None:
