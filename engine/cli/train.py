@@ -12,6 +12,8 @@ from rich.markup import escape
 from engine.errors import RecipeError
 
 if TYPE_CHECKING:
+    from engine.networks.defense_bank import Mode
+    from engine.training.defense_options import DefenseProgress, Route
     from engine.training.options import Precision, Progress
 
 app = typer.Typer(no_args_is_help=True, help="Train models on your own images.")
@@ -83,5 +85,63 @@ def _show(progress: Progress) -> None:
         f"epoch {progress.epoch:>4}, {progress.done:>4.0%} done, loss {progress.loss:.4f}, "
         f"validation {progress.val_loss:.4f} (best {progress.best_val_loss:.4f}), "
         f"{progress.elapsed_s / 60:.1f} min"
+    )
+    OUT.print(line, highlight=False)
+
+
+@app.command()
+def defenses(
+    model: Annotated[str, typer.Option(help="Model folder or bundled model.")],
+    images: Annotated[Path, typer.Option(help="Folder of PNG or TIFF images.")],
+    labels: Annotated[Path, typer.Option(help="Folder of label images with the same names.")],
+    out: Annotated[Path, typer.Option(help="Bank to make, NAME.safetensors.")],
+    degree: Annotated[int, typer.Option(help="Degree of the polynomials.")] = 9,
+    blocks: Annotated[int, typer.Option(help="Blocks along each axis of 256 pixels.")] = 4,
+    route: Annotated[str, typer.Option(help="search, gradient or both.")] = "both",
+    mode: Annotated[
+        str, typer.Option(help="Intensities: global (percentiles) or field (as the paper).")
+    ] = "global",
+    steps: Annotated[int, typer.Option(help="Steps of the gradient for a piece.")] = 40,
+    evaluations: Annotated[int, typer.Option(help="Predictions of the search for a piece.")] = 160,
+    margin: Annotated[float, typer.Option(help="F1 to gain at the least; 0: anything.")] = 0.0,
+    limit: Annotated[int | None, typer.Option(help="Pieces to look at, at the most.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Time after which no piece is begun.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the order of pieces and of the search.")] = 0,
+) -> None:
+    """Make a bank of polynomial defenses; given again after a stop, it goes on."""
+    from engine.training.defense_options import DefenseOptions
+    from engine.training.defenses import make_bank
+
+    options = DefenseOptions(
+        model=model,
+        images=images,
+        labels=labels,
+        out=out,
+        degree=degree,
+        blocks=blocks,
+        route=cast("Route", route),
+        mode=cast("Mode", mode),
+        steps=steps,
+        evaluations=evaluations,
+        margin=margin,
+        limit=limit,
+        minutes=minutes,
+        workers=workers,
+        seed=seed,
+    )
+    bank = make_bank(options, _show_piece)
+    place = escape(str(bank))
+    OUT.print(f"[bold]done[/bold] {place}, and what is known of it in {bank.stem}.md")
+
+
+def _show_piece(progress: DefenseProgress) -> None:
+    """Print a line for a piece."""
+    line = (
+        f"{progress.done:>4} of {progress.pieces}, {progress.kept} defenses of {progress.tried} "
+        f"tried; {escape(progress.origin)}: F1 {progress.f1_before:.3f} to "
+        f"{progress.f1_after:.3f}, {progress.seconds:.1f} s"
     )
     OUT.print(line, highlight=False)
