@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from engine.device import Launch
     from engine.networks.model_folder import ModelFolder
 
-#: Pixels that go through the network at once: eight tiles of 256 by 256.
-LAUNCH_PIXELS = 2**19
+#: Pixels that go through the network at once on a GPU: 64 tiles of 256 by 256.
+LAUNCH_PIXELS = 2**22
 
 #: Makes a variant of a normalised image: (C, Y, X) float32 to the same.
 Change = Callable[[np.ndarray], np.ndarray]
@@ -61,7 +61,7 @@ class Segmenter:
         height, width = images[0].shape[1:]
         dy, dx = self.model.config.divisor
         widths = ((0, 0), (0, -height % dy), (0, -width % dx))
-        at_once = max(1, LAUNCH_PIXELS // (height * width))
+        at_once = self._at_once(height * width)
         network = open_network(self.model, self.launch)
         found = []
         for start in range(0, len(images), at_once):
@@ -76,11 +76,18 @@ class Segmenter:
 
     def variants(self, image: np.ndarray, changes: Sequence[Change]) -> list[StarObjects]:
         """Segment variants of one image, made when they are needed: one for each change."""
-        at_once = max(1, LAUNCH_PIXELS // image[0].size)
+        at_once = self._at_once(image[0].size)
         found: list[StarObjects] = []
         for start in range(0, len(changes), at_once):
             found += self.objects([change(image) for change in changes[start : start + at_once]])
         return found
+
+    def _at_once(self, pixels: int) -> int:
+        """Images of that many pixels in a launch.
+
+        One on a CPU: not slower, and a small image's last bits may change with its neighbours.
+        """
+        return 1 if self.launch.device == "cpu" else max(1, LAUNCH_PIXELS // pixels)
 
     def _suppressed(
         self, prob: np.ndarray, rays: np.ndarray, extent: tuple[int, int]
