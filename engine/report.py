@@ -6,13 +6,16 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.compute as pc
 from rich.markup import escape
 
 from engine.checking import kept_passes
 from engine.errors import InputError, OutputError
 from engine.ledger import Ledger, State, holder
 from engine.review import write_preview
+from engine.review.suspects import Outline, outlines, read_suspects
 from engine.store import ImageReader, Location, inspect_image, read_json
+from engine.suspects import FALSE_POSITIVE
 from tiling import Box
 
 if TYPE_CHECKING:
@@ -100,7 +103,9 @@ def _show_run(console: Console, ledger: Ledger, document: Mapping[str, Any]) -> 
             )
 
 
-def draw_preview(out: str | Path, png: Path, level: int | None, within: Box | None) -> str:
+def draw_preview(
+    out: str | Path, png: Path, level: int | None, within: Box | None, *, suspects: bool = False
+) -> str:
     """Draw the labels of a result over its image.
 
     Parameters
@@ -113,6 +118,8 @@ def draw_preview(out: str | Path, png: Path, level: int | None, within: Box | No
         Level of the labels; the finest that gives at most `PREVIEW_SIDE` pixels where None.
     within : Box or None
         Part of the plane, in pixels of level 0.
+    suspects : bool
+        Draw what is flagged in red and yellow, all else pale.
 
     Returns
     -------
@@ -145,10 +152,28 @@ def draw_preview(out: str | Path, png: Path, level: int | None, within: Box | No
     image = _image_under(place, level, part, plane)
     size = labels.pixel_size_um
     pixel = None if size is None else size[1] * 2**level
-    write_preview(image, drawn, png, pixel_size_um=pixel)
-    return (
-        f"level {level}, {part} of plane {plane or 0}, {np.count_nonzero(np.unique(drawn))} objects"
-    )
+    flagged = _suspects(place, plane, box, level) if suspects else None
+    write_preview(image, drawn, png, pixel_size_um=pixel, suspects=flagged)
+    said = f"level {level}, {part} of plane {plane or 0}"
+    said += f", {np.count_nonzero(np.unique(drawn))} objects"
+    if flagged is None:
+        return said
+    wrong = sum(one.kind == FALSE_POSITIVE for one in flagged)
+    return f"{said}, {wrong} suspect (red), {len(flagged) - wrong} that may be missing (yellow)"
+
+
+def _suspects(out: Location, plane: tuple[int, ...], box: Box, level: int) -> list[Outline]:
+    """Outlines that meet a box of level 0, in pixels of the shown part of another level."""
+    table = read_suspects(out)
+    for name, index in zip((n for n in table.column_names if n in ("t", "z")), plane, strict=True):
+        table = table.filter(pc.field(name) == index)
+    near = (pc.field("y0") < box.stop[0]) & (pc.field("y1") > box.start[0])
+    near &= (pc.field("x0") < box.stop[1]) & (pc.field("x1") > box.start[1])
+    corner, step = np.array(box.coarsen(2**level).start) * 2**level, 2**level
+    return [
+        Outline(one.kind, (one.points + 0.5 - corner) / step - 0.5)
+        for one in outlines(table.filter(near))
+    ]
 
 
 def _label_image(out: Location) -> ImageInfo:

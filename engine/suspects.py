@@ -149,11 +149,11 @@ def _with_kind(
         votes, seen = flags.votes[rows], flags.seen[rows]
     else:
         votes, seen = flags.extra_votes[extras], flags.extra_seen[extras]
-    outlines = objects.outlines().transpose(0, 2, 1).reshape(len(objects), -1)
+    outlines = [one.T.ravel() for one in objects.outlines()]
     table = table.add_column(0, "kind", pa.array([kind] * len(objects), pa.string()))
     for name, column in _vote_columns(votes, seen).items():
         table = table.append_column(name, column)
-    return table.append_column("outline", pa.array(list(outlines), pa.list_(pa.float32())))
+    return table.append_column("outline", pa.array(outlines, pa.list_(pa.float32())))
 
 
 def _with_columns(rows: pa.Table, flags: ObjectFlags, found: np.ndarray) -> pa.Table:

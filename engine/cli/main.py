@@ -206,12 +206,24 @@ def preview(
     png: Annotated[Path, typer.Argument(help="Picture to write.")],
     level: Annotated[int | None, typer.Option(help="Resolution level of the labels.")] = None,
     within: Within = None,
+    suspects: Annotated[bool, typer.Option(help="Show what is flagged, all else pale.")] = False,
 ) -> None:
     """Draw the labels over the image."""
     from engine.report import draw_preview
 
-    shown = draw_preview(out, png, level, _box(within))
+    shown = draw_preview(out, png, level, _box(within), suspects=suspects)
     OUT.print(f"{png}: {shown}", highlight=False)
+
+
+@app.command()
+def export(
+    out: Annotated[str, typer.Argument(help="OUT.ome.zarr")],
+    file: Annotated[Path, typer.Argument(help="FILE.geojson for QuPath, or FILE.csv.")],
+) -> None:
+    """Write the list of suspects, to be looked at elsewhere."""
+    from engine.review import export_suspects
+
+    OUT.print(f"{file}: {export_suspects(out, file)} suspects", highlight=False)
 
 
 def main() -> None:

@@ -20,12 +20,19 @@ _WHITE = 200 / 255
 # Brightness (ITU-R BT.601) of outlines: at least this on dark images, just this on bright ones.
 _LUMA = 0.48
 
+# Of objects that are only there for comparison, on dark and on bright images.
+_PALE = (96, 150, 170)
+
 # 2**64 over the golden ratio: consecutive ids get colours far apart (Knuth, The Art of Computer
 # Programming 3, section 6.4, Fibonacci hashing).
 _GOLDEN = np.uint64(11400714819323198485)
 
 
-def draw_overlay(image: NDArray[Any], labels: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+def draw_overlay(
+    image: NDArray[Any],
+    labels: NDArray[np.integer[Any]],
+    pale: bool = False,
+) -> NDArray[np.uint8]:
     """Draw the outline of every object over the contrast-stretched image.
 
     Outlines are one pixel thin and lie inside their object, so touching objects show two lines,
@@ -37,6 +44,8 @@ def draw_overlay(image: NDArray[Any], labels: NDArray[np.integer[Any]]) -> NDArr
         One channel, shown gray, or red, green and blue.
     labels : (Y, X) integer
         Object ids, 0 = background.
+    pale : bool
+        Outline all objects in one pale colour, so that something else can stand out.
 
     Returns
     -------
@@ -65,7 +74,7 @@ def draw_overlay(image: NDArray[Any], labels: NDArray[np.integer[Any]]) -> NDArr
         shown = _to_bytes(shown * (_WHITE / 255))
     picture = np.moveaxis(shown, 0, -1).copy()
     edge = _inner_edges(labels)
-    picture[edge] = object_colors(labels[edge], dark=bright)
+    picture[edge] = _PALE if pale else object_colors(labels[edge], dark=bright)
     return picture
 
 

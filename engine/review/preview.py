@@ -10,12 +10,16 @@ import numpy as np
 from engine.errors import OutputError
 from engine.review.overlay import check_pair, draw_overlay
 from engine.review.scalebar import add_scale_bar
+from engine.review.suspects import draw_outlines
 from engine.store.files import local_path, write_atomic
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from engine.review.suspects import Outline
 
 # Sides of a picture between which a thin outline can be told apart on a screen.
 _SMALL_SIDE, _LARGE_SIDE = 1024, 2048
@@ -30,6 +34,7 @@ def write_preview(
     out_png: str | Path,
     *,
     pixel_size_um: float | None = None,
+    suspects: Sequence[Outline] | None = None,
 ) -> None:
     """Write a picture of the labels over the image, with a scale bar below it.
 
@@ -46,6 +51,9 @@ def write_preview(
         Where to write; replaced in one step where it exists.
     pixel_size_um : float, optional
         Side of a pixel of `image` in micrometres; without it there is no scale bar.
+    suspects : sequence of Outline, optional
+        Drawn in red (false positives) and yellow (false negatives), in pixels of `image`; where
+        given, all other objects are outlined in one pale colour.
 
     Raises
     ------
@@ -67,7 +75,9 @@ def write_preview(
     shrink = -(-side // _LARGE_SIDE)
     enlarge = min(max(1, _SMALL_SIDE // side), _LARGEST_PIXEL)
     shown, ids = _shrink_mean(image, shrink), _shrink_nearest(labels, shrink)
-    picture = draw_overlay(_enlarge(shown, enlarge), _enlarge(ids, enlarge))
+    picture = draw_overlay(_enlarge(shown, enlarge), _enlarge(ids, enlarge), suspects is not None)
+    if suspects:
+        draw_outlines(picture, suspects, (0.0, 0.0), enlarge / shrink)
     if pixel_size_um is not None:
         picture = add_scale_bar(picture, pixel_size_um * shrink / enlarge)
     try:

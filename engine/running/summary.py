@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from engine.planning import Plan
 
 _SEAMS = ("crossing", "ghosts", "missed")
+_SUSPECTS = ("false_positives", "false_negatives")
 
 
 @dataclass
@@ -95,8 +96,11 @@ def _network(done: _Sums) -> dict[str, Any]:
 
 def _objects(drawn: _Sums) -> dict[str, Any]:
     """Objects, and what the two sides of the seams say of each other."""
-    return {
+    report: dict[str, Any] = {
         "objects": int(drawn.total["objects"]),
         "objects_without_pixels": int(drawn.total["hidden"]),
         "seams": {name: int(drawn.total[name]) for name in _SEAMS},
     }
+    if "false_positives" in drawn.total:
+        report["suspects"] = {name: int(drawn.total[name]) for name in _SUSPECTS}
+    return report
