@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+import psutil
 
 from tests.faults.bench import LIMIT_S, Bench, DefectError, Driver, wait_until
 from tests.faults.compare import PRIVATE, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import psutil
 
     from engine.store.location import Location
     from tests.faults.journey import Journey, Library
@@ -127,12 +129,24 @@ class Scene:
         DefectError
             If it ends otherwise.
         """
-        code = driver.wait(limit_s)
+        try:
+            code = driver.wait(limit_s)
+        except DefectError:
+            self._ask_for_stacks(driver)
+            raise
         text = driver.text()
         if code not in codes or (code != KILLED and _CRASH.search(text)):
             msg = f"exit code {' or '.join(map(str, codes))}, found {code}: {text[-2500:]}"
             raise DefectError(msg)
         return code
+
+    def _ask_for_stacks(self, driver: Driver) -> None:
+        """Have the processes of a run that hangs write to their logs where they are."""
+        driver.signal(signal.SIGUSR1)
+        for worker in self.workers(driver):
+            with suppress(psutil.NoSuchProcess):
+                worker.send_signal(signal.SIGUSR1)
+        time.sleep(2)
 
     def refused(self, *extra: str, naming: tuple[str, ...] = (), strictly: bool = True) -> str:
         """Expect the run to be refused, with these words in its message and nothing changed.
