@@ -89,7 +89,9 @@ def _time(job: Job, first: Pass, region: Region) -> float:
     if segments:
         record = Record(first.name, region, first.digest, 0.0, 0, "", notes=done.notes)
         job = replace(job, index=save_index(job, make_index(job, [record])))
-        compute(job, next(s for s in job.passes() if s.kind == "labels"), region)
+        for step in job.passes():
+            if step.kind in ("flags", "labels"):
+                compute(job, step, region)
     return time.perf_counter() - start
 
 

@@ -59,6 +59,12 @@ def show_plan(console: Console, plan: Plan) -> None:
                 ),
             ),
         ]
+    if job.stardist_flags is not None:
+        flags = job.stardist_flags
+        early = ", fields left early" if flags.stop == "early" else ""
+        rows.append(
+            ("defenses", f"{job.defenses} of {flags.bank}, each over all tiles again{early}")
+        )
     for name, value in rows:
         table.add_row(f"[bold]{name}[/bold]", escape(value))
     console.print(table, highlight=False)
@@ -132,6 +138,17 @@ def summary_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
                 (
                     f"{seams['crossing']} objects cross one; {seams['ghosts']} seen only by a "
                     f"neighbour, {seams['missed']} not seen by it"
+                ),
+            )
+        )
+    if "suspects" in report:
+        found = report["suspects"]
+        rows.append(
+            (
+                "suspects",
+                (
+                    f"{found['false_positives']} objects that may be none, "
+                    f"{found['false_negatives']} places where one may be missing"
                 ),
             )
         )

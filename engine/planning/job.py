@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from engine.device import Launch
     from engine.networks.defense_bank import DefenseBank
     from engine.networks.model_folder import ModelFolder
-    from engine.recipe import IdentityRecipe
+    from engine.recipe import FlagSettings, IdentityRecipe
     from engine.stages.base import Frame
     from engine.store import Axis, Level, Location
 
@@ -186,6 +186,8 @@ class Job:
         Path or bundled name of the bank of defenses; "" where nothing is flagged.
     bank_sha256 : str
         Its digest.
+    defenses : int
+        How many it holds.
     """
 
     out: Location
@@ -204,6 +206,7 @@ class Job:
     model: ModelFolder | None = None
     bank: str = ""
     bank_sha256: str = ""
+    defenses: int = 0
 
     def layer(self, name: str) -> Layer:
         """Layer by name."""
@@ -234,6 +237,11 @@ class Job:
             msg = f"a job that copies has no such part: {self.recipe}"
             raise TypeError(msg)
         return self.recipe
+
+    @property
+    def stardist_flags(self) -> FlagSettings | None:
+        """Settings of the flags, where the recipe has some."""
+        return self.recipe.flags if isinstance(self.recipe, StarDistRecipe) else None
 
     def pipeline(self, levels: Levels | None = None, halo: int | None = None) -> Pipeline:
         """Stages of the regions pass.

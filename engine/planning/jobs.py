@@ -96,6 +96,7 @@ def stardist_job(
     job = Job(
         NOWHERE, ref, frame, recipe, tuple(layers), frame.bounds, storage.shard, "",
         launch=launch, model=model, bank=flags, bank_sha256=bank.sha256 if bank else "",
+        defenses=len(bank) if bank else 0,
     )  # fmt: skip
     versions = {f"stage.{s.name}": str(s.version) for s in (Normalise, Candidates, Instances)}
     facts = {"weights": model.sha256, "device": device}

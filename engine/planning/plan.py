@@ -283,7 +283,7 @@ def _finish(job: Job, extra: dict[str, str], resources: Resources, wish: Wish) -
     plan = Plan(
         job, parts, resources, region, workers,
         worker_bytes(job, region, resources.threads), device_bytes(job, region), tiles,
-        read_bytes=int(pixels * (2 if tiles.once else 1)),
+        read_bytes=int(pixels * (1 + (tiles.once > 0) + (job.defenses > 0))),
         write_bytes=int(sum(map(layer_bytes, job.layers)) * share),
         disk_bytes=int(disk_bytes(job.layers) * share), steps=(), choice=choice,
         seen=fingerprint(standing, coming),
