@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.planning.job import BAND
+from engine.planning.elements import BAND
 from engine.work import Done, open_layer, write_layer
 from tiling import Box
 

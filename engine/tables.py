@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.methods.starconvex import keys
-from engine.planning.job import SHOWN_TABLES
+from engine.planning.elements import SHOWN_TABLES
 from engine.store import delete_all, micrometres, write_file
 from engine.work import plane_number
 

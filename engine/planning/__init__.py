@@ -1,7 +1,8 @@
 """Decisions before a run: what would be done, at what cost, and what is refused."""
 
 from engine.planning.editions import STAGES, Wish
-from engine.planning.job import Job, Layer, Pass, SourceRef
+from engine.planning.elements import Layer, Pass, SourceRef
+from engine.planning.job import Job
 from engine.planning.pending import StepCount
 from engine.planning.plan import Plan, make_ingest_plan, make_plan, with_marks
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.device import PROCESS_BYTES, cores, free_memory
 from engine.errors import RecipeError, ResourceError
-from engine.planning.job import BAND, LARGEST_DRAWN
+from engine.planning.elements import BAND, LARGEST_DRAWN
 from engine.recipe import StarDistRecipe
 from tiling import Box, Grid, Lattice
 

@@ -24,7 +24,8 @@ from engine.planning.identity import outputs, pass_digests, written
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from engine.planning.job import Job, Layer
+    from engine.planning.elements import Layer
+    from engine.planning.job import Job
 
 #: What `--recompute` takes, beside the kinds of passes: what the changed settings reach.
 CHANGED = "changed"

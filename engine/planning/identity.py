@@ -13,7 +13,8 @@ from engine.recipe import digest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from engine.planning.job import Job, Pass
+    from engine.planning.elements import Pass
+    from engine.planning.job import Job
 
 #: Versions of what the passes themselves do, beside the stages that they run. Raised with every
 #: change of what is written; `tests/engine/test_golden.py` fails where that was forgotten.

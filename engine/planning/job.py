@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engine.planning.elements import LEAST_REACH, SUSPECTS, Layer, Pass, SourceRef
 from engine.recipe import StarDistRecipe
 from engine.stages.base import Pipeline
 from engine.stages.flags import Flags
@@ -22,130 +23,7 @@ if TYPE_CHECKING:
     from engine.networks.model_folder import ModelFolder
     from engine.recipe import FlagSettings, IdentityRecipe
     from engine.stages.base import Frame
-    from engine.store import Axis, Level, Location
-
-#: Largest region, in pixels, of the passes that compute no tiles: they gain nothing from size.
-LARGEST_DRAWN = 4096
-
-#: Rows of a pyramid's level that are made at once: temporaries stay a small part of a region.
-BAND = 256
-
-#: Folder, below OUT, of the tables as users see them.
-SHOWN_TABLES = "tables"
-
-#: Name of the table of objects that are suspect, and group of the map of votes.
-SUSPECTS = "suspects"
-VOTES_GROUP = "maps/flag_votes"
-
-#: Rays for which candidates of false negatives are looked for where the image has no object.
-LEAST_REACH = 16.0
-
-PassKind = Literal["statistics", "regions", "flags", "labels", "copy", "pyramid"]
-
-
-@dataclass(frozen=True)
-class SourceRef:
-    """Where pixels come from.
-
-    Parameters
-    ----------
-    path : str
-        An OME-Zarr image, or a foreign file, folder or glob.
-    foreign : bool
-        Whether `path` is ingested rather than read as OME-Zarr.
-    level : int
-        Resolution level of an OME-Zarr image.
-    channels : tuple of int
-        Channels that are read, in the order in which they are wanted.
-    """
-
-    path: str
-    foreign: bool
-    level: int
-    channels: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A pyramid that the run writes.
-
-    Parameters
-    ----------
-    name : str
-        "image", "probability", or the name of a label image.
-    group : str
-        Its group inside OUT; "" is the root.
-    dtype : str
-        NumPy dtype as stored.
-    scale : int
-        Pixels of the level that is read per pixel of the layer's level 0.
-    axes : tuple of Axis
-        Axes of its arrays.
-    levels : tuple of Level
-        Finest first; paths are relative to the group.
-    chunk, shard : int
-        Sides in pixels of the layer.
-    is_label : bool
-        Whether pixels are ids, which are never averaged.
-    made_with : str
-        Name of the layer in whose edition level 0 is written; its own where "".
-    """
-
-    name: str
-    group: str
-    dtype: str
-    scale: int
-    axes: tuple[Axis, ...]
-    levels: tuple[Level, ...]
-    chunk: int
-    shard: int
-    is_label: bool = False
-    made_with: str = ""
-
-    @property
-    def channels(self) -> int:
-        """Channels; 1 where there is no such axis."""
-        names = [axis.name for axis in self.axes]
-        return self.levels[0].shape[names.index("c")] if "c" in names else 1
-
-    def leading(self, plane: tuple[int, ...], channel: int) -> tuple[int, ...]:
-        """Index on every axis before y and x."""
-        rest = iter(plane)
-        return tuple(channel if axis.name == "c" else next(rest) for axis in self.axes[:-2])
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One sweep over an array, in regions; the next starts when it is done.
-
-    Parameters
-    ----------
-    name : str
-        Name of its records.
-    kind : str
-        What a task of it does.
-    grid : Grid
-        Its cells: what is written, or counted, as a whole.
-    layer : str
-        Name of the layer it writes; "" for none.
-    level : int
-        Level of that layer.
-    shrink : int
-        Pixels of the level that is read per pixel of the grid.
-    after : str
-        Name of the pass that must be complete before; "" for none.
-    digest : str
-        Of everything that decides what it writes; "" while a plan is being made.
-    """
-
-    name: str
-    kind: PassKind
-    grid: Grid
-    layer: str = ""
-    level: int = 0
-    shrink: int = 1
-    after: str = ""
-    digest: str = ""
+    from engine.store import Location
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from engine.errors import InputError, ModelError, RecipeError
 from engine.methods.flag_votes import votes_needed
 from engine.networks.defense_bank import open_bank
 from engine.networks.model_folder import ModelFolder, open_model
-from engine.planning.job import VOTES_GROUP, Job, SourceRef
+from engine.planning.elements import VOTES_GROUP, SourceRef
+from engine.planning.job import Job
 from engine.planning.layers import derived_layer, image_layer, label_dtype, source_level
 from engine.recipe import IdentityRecipe, NormaliseSettings, StarDistRecipe
 from engine.stages.base import Frame

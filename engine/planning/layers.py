@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.planning.job import Layer
+from engine.planning.elements import Layer
 from engine.store import Level, pyramid_levels
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.ledger import State
-from engine.planning.job import LARGEST_DRAWN
+from engine.planning.elements import LARGEST_DRAWN
 from tiling import Box
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from engine.planning.job import Pass
+    from engine.planning.elements import Pass
     from tiling import Region
 
 #: Pixels of a task, where single regions are smaller; below, records and messages cost more than

@@ -28,8 +28,8 @@ from engine.planning.editions import (
     renewed,
     with_editions,
 )
+from engine.planning.elements import SHOWN_TABLES
 from engine.planning.identity import pass_digests, version_parts, written
-from engine.planning.job import SHOWN_TABLES
 from engine.planning.jobs import (
     check_extent,
     copy_job,

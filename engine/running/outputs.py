@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from engine.planning.job import VOTES_GROUP
+from engine.planning.elements import VOTES_GROUP
 from engine.store import (
     MEAN,
     NEAREST,

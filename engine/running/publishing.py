@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from engine.ledger import FOLDER
-from engine.planning.job import SHOWN_TABLES, SUSPECTS, VOTES_GROUP
+from engine.planning.elements import SHOWN_TABLES, SUSPECTS, VOTES_GROUP
 from engine.running.outputs import write_metadata
 from engine.store import delete_all, update_group
 

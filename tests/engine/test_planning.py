@@ -26,7 +26,7 @@ from engine.planning.cost import (
     memory_limit,
     worker_bytes,
 )
-from engine.planning.job import Layer
+from engine.planning.elements import Layer
 from engine.planning.layers import disk_bytes, layer_bytes
 from engine.planning.pending import pending_regions
 from engine.recipe import Resources, Storage, load_settings

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from engine.planning.job import BAND
+from engine.planning.elements import BAND
 from engine.pyramid import mean_of_four
 
 sides = st.tuples(st.integers(1, 12), st.integers(1, 12))
