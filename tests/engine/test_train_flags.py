@@ -26,11 +26,13 @@ from engine.methods.flag_matching import compare, features
 from engine.methods.starconvex import StarObjects, render
 from engine.networks.defense_bank import DefenseBank, save_bank
 from engine.networks.model_folder import open_model
+from engine.networks.stardist import load_network
 from engine.training.data import normalise
 from engine.training.flag_judging import judge
 from engine.training.flag_options import FlagOptions
 from engine.training.flag_variants import Segmenter, bank_changes
 from engine.training.flags import average_precision, document, search_flags
+from engine.training.whole_image import find_objects, predict_maps
 from tiling import Box
 
 RAYS = 32
@@ -109,6 +111,21 @@ def test_candidates_under_the_reference_are_dropped() -> None:
     assert judged.covered.tolist() == [1]
     assert judged.vote(15, 0.37, 1).counts(1).fn_right == 1
     assert judged.vote(15, 0.37, 0.5).counts(1).fn_right == 0
+
+
+def test_a_candidate_of_an_object_that_is_found_is_wrong() -> None:
+    found = discs((40, 40, 8))
+    judged = judge("scene", drawn(found), found, [discs((43, 40, 8))], 1)
+    counts = judged.vote(1, 0.37, 1).counts(1)
+    assert (counts.fn_right, counts.fn_wrong, counts.fn_all) == (0, 1, 0)
+
+
+def test_two_candidates_of_one_missed_object_find_it_once() -> None:
+    missed = drawn(discs((60, 60, 10)))
+    judged = judge("scene", missed, discs(), [discs((58, 60, 10)), discs((62, 60, 10))], 1)
+    counts = judged.vote(15, 1, 0.5).counts(1)
+    assert (counts.fn_right, counts.fn_found) == (2, 1)
+    assert counts.f1_added == pytest.approx(2 / 3)
 
 
 def test_images_without_objects_or_truth() -> None:
@@ -257,12 +274,15 @@ def test_variants_of_strength_0_are_the_reference_and_batches_change_nothing() -
         assert not np.array_equal(alone.scores, reference.scores)
 
 
-def test_odd_sizes_are_padded_and_cut(folders: Path) -> None:
-    image = normalise(scene(0)[0][None, :83, :91])
-    segmenter = Segmenter(open_model(MODEL), Launch("cpu", "float32", 1))
-    found = segmenter.objects([image])[0]
+@pytest.mark.parametrize("shape", [(96, 96), (83, 91)])
+def test_objects_are_those_of_whole_image_prediction(shape: tuple[int, int]) -> None:
+    model = open_model(MODEL)
+    # Cut through the discs at the edges, where stardist takes no candidates.
+    image = normalise(scene(0)[0][None, 12 : 12 + shape[0], 12 : 12 + shape[1]])
+    found = Segmenter(model, Launch("cpu", "float32", 1)).objects([image])[0]
+    expected = find_objects(predict_maps(load_network(model), image), model.thresholds)
     assert len(found) > 3
-    assert (found.points < (83, 91)).all()
+    assert {tuple(p) for p in found.points} == {tuple(p) for p in expected.points}
 
 
 # Search
@@ -314,6 +334,18 @@ def test_images_without_errors_are_refused(folders: Path) -> None:
         imsave(folders / f"labels/s{k}.png", truth, check_contrast=False)
     with pytest.raises(InputError, match="F1 below"):
         search_flags(options(folders, strengths=(0.0,)), lambda *_: None)
+
+
+def test_images_without_errors_do_not_count(folders: Path) -> None:
+    segmenter = Segmenter(open_model(MODEL), Launch("cpu", "bfloat16", 1))
+    before = search_flags(options(folders, strengths=(0.0,)), lambda *_: None)
+    found = segmenter.objects([normalise(scene(0)[0][None])])[0]
+    imsave(folders / "labels/s0.png", drawn(found).astype(np.uint16), check_contrast=False)
+    (folders / "bank.safetensors").unlink()
+    after = search_flags(options(folders, strengths=(0.0,)), lambda *_: None)
+    assert (before.counted, after.counted, after.images) == (2, 1, 2)
+    assert after.before < 0.95
+    assert after.best.objective == pytest.approx(after.before)
 
 
 @pytest.mark.parametrize(
