@@ -100,11 +100,16 @@ class Receipt:
     deaths: int = 0
 
 
+#: How long a unit waits for its turn.
+PATIENCE_S = 60.0
+
+
 class _Turns:
     """Whose turn it is in this process: any number of units, or a single suspect.
 
     A unit that was there when a worker died may be what killed it. It is tried again with nothing
-    beside it, so that another death is its own and takes no other unit along.
+    beside it, so that another death is its own and takes no other unit along. It waits for that
+    for a while only: a unit beside it may hang in a store that does not answer.
     """
 
     def __init__(self) -> None:
@@ -117,7 +122,10 @@ class _Turns:
         """Wait for a turn, and keep it until the block ends."""
         with self._changed:
             self._suspects += alone
-            self._changed.wait_for(lambda: self._running == 0 if alone else self._suspects == 0)
+            if not self._changed.wait_for(
+                lambda: self._running == 0 if alone else self._suspects == 0, PATIENCE_S
+            ):
+                _LOG.warning("units run beside one that was to run alone")
             self._running += 1
         try:
             yield

@@ -148,7 +148,7 @@ class Scene:
                 worker.send_signal(signal.SIGUSR1)
         time.sleep(2)
 
-    def refused(self, *extra: str, naming: tuple[str, ...] = (), strictly: bool = True) -> str:
+    def refused(self, *extra: str, naming: tuple[str, ...], strictly: bool = True) -> None:
         """Expect the run to be refused, with these words in its message and nothing changed.
 
         Where not `strictly`, the ledger may take note of what was found.
@@ -174,7 +174,6 @@ class Scene:
             )
             msg = f"a run that was refused changed {changed}"
             raise DefectError(msg)
-        return text
 
     def _quiet(self) -> None:
         """Wait until workers whose driver was killed have written what they had begun."""

@@ -58,8 +58,9 @@ def lost_records(scene: Scene, fault: Fault) -> bool:
     lost = _choose(_records(scene), fault.rng())
     for name in lost:
         (scene.out / name).delete()
-    if scene.expect(scene.start(), REFUSED, MISSING, DONE) == REFUSED:
-        _repair(scene, lost)
+    driver = scene.start()
+    if scene.expect(driver, REFUSED, MISSING, DONE) == REFUSED:
+        _repair(scene, driver.text(), lost)
     return True
 
 
@@ -69,21 +70,21 @@ def damaged_records(scene: Scene, fault: Fault) -> bool:
     rng = fault.rng()
     name = rng.choice(_records(scene))
     _damage(scene.out / name, rng)
-    if scene.expect(scene.start(), REFUSED, DONE) == DONE:
+    driver = scene.start()
+    if scene.expect(driver, REFUSED, DONE) == DONE:
         return False
-    _repair(scene, [name])
+    _repair(scene, driver.text(), [name])
     return True
 
 
-def _repair(scene: Scene, hurt: list[str]) -> None:
-    """Expect that a run was refused for these records, and get over it as it says.
+def _repair(scene: Scene, text: str, hurt: list[str]) -> None:
+    """Expect that a run was refused for these records, as this text says, and get over it.
 
     Raises
     ------
     DefectError
         If the refusal does not name a file.
     """
-    text = scene.refused()
     if not any(name.rsplit("/", 1)[-1] in text for name in hurt):
         msg = f"the refusal names none of {hurt}: {text[-1500:]}"
         raise DefectError(msg)
