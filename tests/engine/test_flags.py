@@ -6,36 +6,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from journeys import Runner, read, save_image
+from journeys import Runner, make_bank, read, save_image
 
 from engine.errors import RefusedError
-from engine.methods.defenses import Layout, evaluate
-from engine.networks.defense_bank import DefenseBank, save_bank
 from engine.networks.model_folder import open_model
 
 COUNT = 10
-LAYOUT = Layout(degree=5, blocks=4)
-
-
-def make_bank(path: Path, model_sha256: str, count: int = COUNT) -> Path:
-    """Random smooth fields at the cap: no use as defenses, but they change objects."""
-    rng = np.random.default_rng(5)
-    coefficients = rng.normal(size=(count, *LAYOUT.shape)).astype(np.float32)
-    for one in coefficients:
-        one *= 0.249 / np.abs(evaluate(one, LAYOUT)).max()
-    gains = np.full(count, 0.5, np.float32)
-    origins = tuple(f"piece {k}" for k in range(count))
-    bank = DefenseBank(
-        "random", LAYOUT, coefficients, model_sha256, gains, gains + 0.1, "global", origins
-    )
-    save_bank(bank, path)
-    return path
 
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory, model: str) -> Path:
     place = tmp_path_factory.mktemp("bank") / "bank.safetensors"
-    return make_bank(place, open_model(model).sha256)
+    return make_bank(place, open_model(model).sha256, COUNT)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,8 @@ import zarr
 
 from engine.checking import kept_passes
 from engine.ledger import Lease, Ledger, Mark, State, take_over
+from engine.methods.defenses import Layout, evaluate
+from engine.networks.defense_bank import DefenseBank, save_bank
 from engine.running import Outcome
 from engine.store import (
     ArraySpec,
@@ -40,6 +42,21 @@ def save_image(path: Path, pixels: np.ndarray, axes: str = "yx") -> Path:
 def read(out: Path, name: str) -> np.ndarray:
     """All pixels of an array of a result."""
     return np.asarray(zarr.open_array(out / name, mode="r")[...])
+
+
+def make_bank(path: Path, model_sha256: str, count: int) -> Path:
+    """Random smooth fields at the cap: no use as defenses, but they change objects."""
+    layout, rng = Layout(degree=5, blocks=4), np.random.default_rng(5)
+    coefficients = rng.normal(size=(count, *layout.shape)).astype(np.float32)
+    for one in coefficients:
+        one *= 0.249 / np.abs(evaluate(one, layout)).max()
+    gains = np.full(count, 0.5, np.float32)
+    origins = tuple(f"piece {k}" for k in range(count))
+    bank = DefenseBank(
+        "random", layout, coefficients, model_sha256, gains, gains + 0.1, "global", origins
+    )
+    save_bank(bank, path)
+    return path
 
 
 def revoke(out: Path, state: State = State.MISSING, **chosen: slice) -> list[Region]:
