@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from engine.cli.train_flags import flags
 from engine.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from engine.training.options import Precision, Progress
 
 app = typer.Typer(no_args_is_help=True, help="Train models on your own images.")
+app.command()(flags)
 
 OUT = Console(soft_wrap=True)
 
