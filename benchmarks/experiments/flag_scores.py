@@ -1,0 +1,136 @@
+"""What flags are worth over many images: precision, recall, average precision, intervals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engine.methods.flag_extras import share_of
+from engine.methods.flag_votes import votes_needed
+from engine.training.flags import GOOD_F1, average_precision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from engine.training.flag_judging import Counts, Judged, Voted
+    from engine.training.flag_options import FlagSetting
+
+#: As in the recipe.
+FN_MAX_COVERED = 0.5
+
+#: Draws of images, with replacement, for the 95 % intervals.
+DRAWS = 1000
+
+Values = dict[str, float]
+
+
+def vote(judged: Sequence[Judged], setting: FlagSetting) -> list[Voted]:
+    """Count the votes of all images."""
+    return [j.vote(setting.tau, share_of(setting.merge), FN_MAX_COVERED) for j in judged]
+
+
+def scores(voted: Sequence[Voted], min_votes: float) -> dict[str, Any]:
+    """Score the flags of images, with 95 % intervals over images.
+
+    Parameters
+    ----------
+    voted : sequence of Voted
+        One per image.
+    min_votes : float
+        Share of the variants.
+
+    Returns
+    -------
+    dict
+        Counts of all images and of those above and below F1 0.95, and `_ratios` with intervals.
+    """
+    needed = votes_needed(voted[0].judged.variants, min_votes)
+    counts = [v.counts(needed) for v in voted]
+    good = [c for c in counts if c.f1 >= GOOD_F1]
+    poor = [c for c in counts if c.f1 < GOOD_F1]
+    return {
+        "needed": needed,
+        "all": _sums(counts),
+        "above_0.95": _sums(good) | {"images": len(good)},
+        "below_0.95": _sums(poor) | {"images": len(poor)},
+        "f1_before_deleted_added": [
+            round(float(np.mean([getattr(c, name) for c in poor])), 4)
+            for name in ("f1", "f1_deleted", "f1_added")
+        ],
+        "ratios": _intervals(counts, _ratios) | _intervals(voted, _areas),
+    }
+
+
+def curve(voted: Sequence[Voted]) -> list[dict[str, float | None]]:
+    """Precision and recall of both kinds of flags at every number of votes."""
+    rows: list[dict[str, float | None]] = []
+    for needed in range(1, voted[0].judged.variants + 1):
+        counts = [v.counts(needed) for v in voted]
+        rows.append({"needed": needed} | {k: _number(v) for k, v in _ratios(counts).items()})
+    return rows
+
+
+def by_probability(judged: Sequence[Judged], scores: Sequence[np.ndarray]) -> Values:
+    """Average precision of the plainest flag: objects by falling doubt of the network itself."""
+    right = np.concatenate([j.partner == 0 for j in judged])
+    rank = np.argsort(np.argsort(-np.concatenate(list(scores)), kind="stable")) + 1
+    area = average_precision(rank, right)
+    return {"fp_average_precision": round(area, 4), "fp_share": round(float(right.mean()), 4)}
+
+
+def _sums(counts: Sequence[Counts]) -> dict[str, int]:
+    names = ("fp_right", "fp_wrong", "fn_right", "fn_wrong", "fp_all", "fn_found", "fn_all")
+    return {name: sum(getattr(c, name) for c in counts) for name in names}
+
+
+def _ratios(counts: Sequence[Counts]) -> Values:
+    """Precision and recall of all flags and of each kind."""
+    s = _sums(counts)
+    right = s["fp_right"] + s["fn_right"]
+    return {
+        "precision": _over(right, right + s["fp_wrong"] + s["fn_wrong"]),
+        "fp_precision": _over(s["fp_right"], s["fp_right"] + s["fp_wrong"]),
+        "fn_precision": _over(s["fn_right"], s["fn_right"] + s["fn_wrong"]),
+        "fp_recall": _over(s["fp_right"], s["fp_all"]),
+        "fn_recall": _over(s["fn_found"], s["fn_all"]),
+    }
+
+
+def _areas(voted: Sequence[Voted]) -> Values:
+    """Average precision over the votes: of false positives, and of candidates as they are."""
+    against = np.concatenate([v.against for v in voted])
+    invented = np.concatenate([v.judged.partner == 0 for v in voted])
+    votes = np.concatenate([v.votes for v in voted])
+    hits = np.concatenate([v.hit > 0 for v in voted])
+    return {
+        "fp_average_precision": average_precision(against, invented),
+        "fn_average_precision": average_precision(votes, hits),
+    }
+
+
+def _intervals(
+    rows: Sequence[Any], measure: Callable[[Sequence[Any]], Values]
+) -> dict[str, list[float | None]]:
+    """Value, and its 2.5 and 97.5 percentiles over draws of rows."""
+    rng = np.random.default_rng(0)
+    drawn = [
+        measure([rows[k] for k in rng.integers(0, len(rows), len(rows))]) for _ in range(DRAWS)
+    ]
+    result: dict[str, list[float | None]] = {}
+    for name, value in measure(rows).items():
+        several = np.array([d[name] for d in drawn])
+        several = several[~np.isnan(several)]
+        low, high = np.percentile(several, [2.5, 97.5]) if several.size else (np.nan, np.nan)
+        result[name] = [_number(v) for v in (value, low, high)]
+    return result
+
+
+def _number(value: float) -> float | None:
+    """Four digits, or null in JSON where there is no number."""
+    return None if np.isnan(value) else round(float(value), 4)
+
+
+def _over(part: int, whole: int) -> float:
+    """Ratio; no number where there is nothing to divide by."""
+    return part / whole if whole else float("nan")
