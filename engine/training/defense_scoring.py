@@ -73,7 +73,7 @@ def score_labels(truth: NDArray[np.int32], found: NDArray[np.int32]) -> Score:
     matched = np.count_nonzero(iou >= np.float32(IOU))
     count = len(true_areas) + np.count_nonzero(found_areas)
     best = np.minimum(iou.max(axis=1, initial=0), IOU)
-    return Score(2 * matched / count, float(best.mean()))
+    return Score(float(2 * matched / count), float(best.mean()))
 
 
 class Judge:
