@@ -97,11 +97,12 @@ def worker_bytes(job: Job, region: int, threads: int) -> int:
     halo = job.stardist.instances.halo
     labelling = Box((0, 0), (drawn, drawn)).grow(2 * halo).size * LABEL_BYTES
     statistics = 4096 * 4096 * (item + 8 * job.frame.channels)
-    if job.stardist.flags:
+    if job.bank:
+        # Minutes are lost with a region that looks through all defenses, so these are not large.
         flagging = job.flag_pipeline()
-        for box in (core, inner):
-            boxes = flagging.fold({"flags": box})
-            reading = max(reading, boxes["image"].size * item)
+        part = Box((0, 0), (min(drawn, core.shape[0]), min(drawn, core.shape[1])))
+        for box in (part, _middle(part, job)):
+            reading = max(reading, flagging.fold({"flags": box})["image"].size * item)
             computing = max(computing, flagging.memory({"flags": box}))
     weights = 4 * (job.model.weights.stat().st_size if job.model else 0)
     each = max(reading + core.size, statistics, labelling, copying)

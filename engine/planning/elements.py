@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from engine.store import Axis, Level
     from tiling import Grid
 
-#: Largest region, in pixels, of the passes that compute no tiles: they gain nothing from size.
+#: Largest region, in pixels, of the passes that compute no tiles, which gain nothing from size, and
+#: of the one that computes them for each defense, of which minutes are lost with a region.
 LARGEST_DRAWN = 4096
 
 #: Rows of a pyramid's level that are made at once: temporaries stay a small part of a region.

@@ -143,7 +143,7 @@ def _cells(step: Pass, region: int) -> int:
     """Cells along a side of a region: pyramids and statistics take single ones."""
     if step.kind in ("pyramid", "statistics"):
         return 1
-    side = region if step.kind in ("regions", "flags") else min(region, LARGEST_DRAWN)
+    side = region if step.kind == "regions" else min(region, LARGEST_DRAWN)
     return max(1, side // step.grid.cell[0])
 
 
