@@ -285,6 +285,21 @@ def test_other_options_do_not_go_on(data: Path) -> None:
         make_bank(options, stop)
 
 
+@pytest.mark.usefixtures("in_process")
+def test_time_is_kept(data: Path) -> None:
+    """No piece begins when the time is over; what is left can be made later."""
+    options = _options(data, "b", route="gradient", steps=3)
+    first: list[DefenseProgress] = []
+    bank = make_bank(replace(options, minutes=1e-6), first.append)
+    assert 1 <= len(first) < 3
+    bank.unlink()
+    rest: list[DefenseProgress] = []
+    make_bank(options, rest.append)
+    # A piece may have been under way when the time was over; nothing is done twice.
+    assert rest[-1].done == 3
+    assert 1 <= len(rest) <= 3 - len(first)
+
+
 def test_processes_do_the_same(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     options = _options(data, "b", route="gradient")
