@@ -3,8 +3,9 @@
 from engine.planning.editions import STAGES, Wish
 from engine.planning.elements import Layer, Pass, SourceRef
 from engine.planning.job import Job
+from engine.planning.making import make_ingest_plan, make_plan
 from engine.planning.pending import StepCount
-from engine.planning.plan import Plan, make_ingest_plan, make_plan, with_marks
+from engine.planning.plan import Plan, with_marks
 
 __all__ = [
     "STAGES",

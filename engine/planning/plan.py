@@ -1,14 +1,12 @@
-"""The plan: from image, OUT and settings to a job, its pending regions and its cost."""
+"""The plan: from a job to the run that is meant, its pending regions and its cost."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.errors import InputError, RecipeError
 from engine.ledger import FOLDER, Ledger, State
 from engine.planning.cost import (
     Tiles,
@@ -30,21 +28,10 @@ from engine.planning.editions import (
 )
 from engine.planning.elements import SHOWN_TABLES
 from engine.planning.identity import pass_digests, version_parts, written
-from engine.planning.jobs import (
-    check_extent,
-    copy_job,
-    ingest_job,
-    input_identity,
-    keep_precision,
-    stardist_job,
-)
 from engine.planning.layers import disk_bytes, layer_bytes
 from engine.planning.pending import StepCount, count_regions
-from engine.planning.places import check_disk, check_out, check_replaceable
-from engine.planning.probes import check_probe, probe_image
+from engine.planning.places import check_disk
 from engine.recipe import StarDistRecipe, digest, digest_parts
-from engine.store import Location, check_store, inspect_image
-from tiling import Box
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,7 +39,7 @@ if TYPE_CHECKING:
 
     from engine.ledger import Mark
     from engine.planning.job import Job
-    from engine.recipe import Resources, Settings, Storage
+    from engine.recipe import Resources
 
 
 @dataclass(frozen=True)
@@ -128,123 +115,6 @@ class Plan:
         return ledger.read_run() if coming is None else coming
 
 
-def make_plan(
-    image: str,
-    out: str | Path,
-    settings: Settings,
-    within: Box | None = None,
-    wish: Wish = Wish(),  # noqa: B008 - frozen
-    *,
-    trust_input: bool = True,
-) -> Plan:
-    """Plan a run of a recipe.
-
-    Parameters
-    ----------
-    image : str
-        Path of an OME-Zarr image.
-    out : str or Path
-        Path of the result; a run that stands there is continued.
-    settings : Settings
-        Recipe, storage and resources.
-    within : Box or None
-        Part of every plane, in pixels of the level that is read; widened to whole shards.
-    wish : Wish
-        What to do where a run of other settings, or a complete one, stands in OUT.
-    trust_input : bool
-        Take the image for the one that the run was started with where a few of its objects are
-        unchanged, and refuse otherwise; False where a check of all objects follows.
-
-    Returns
-    -------
-    Plan
-
-    Raises
-    ------
-    RefusedError
-        If anything is wrong with the image, the recipe, the model, the place or the machine.
-    """
-    place = check_out(out, image)
-    # A silent endpoint is told in seconds; the first read would try for minutes.
-    check_store(Location.parse(image), InputError)
-    info = inspect_image(image)
-    if Location(info.path).is_local:
-        # The same image by another name is the same.
-        info = replace(info, path=str(Path(info.path).resolve()))
-    recipe = settings.recipe
-    level = recipe.input.level
-    if level >= len(info.levels):
-        raise RecipeError(
-            where="input.level",
-            expected=f"0 to {len(info.levels) - 1}, the levels of '{image}'",
-            found=str(level),
-            remedy="Choose one of the levels that the image has.",
-        )
-    extent = info.levels[level].shape[-2:]
-    check_extent(image, extent)
-    area = _area(within, extent, settings.storage.shard)
-    if isinstance(recipe, StarDistRecipe):
-        recipe = keep_precision(recipe, Ledger(place))
-        job, extra = stardist_job(info, recipe, settings)
-    else:
-        job, extra = copy_job(info, recipe, settings.storage)
-    extra |= {
-        **input_identity(info, level),
-        "area": str(area),
-        "storage.chunk": str(settings.storage.chunk),
-        "storage.shard": str(settings.storage.shard),
-    }
-    prepared = _finish(replace(job, out=place, area=area), extra, settings.resources, wish)
-    probe = probe_image(info, level)
-    if prepared.choice.started and trust_input:
-        check_probe(image, prepared.document()["probe"], probe)
-    return replace(prepared, probe=probe)
-
-
-def make_ingest_plan(
-    source: str,
-    dest: str | Path,
-    storage: Storage,
-    resources: Resources,
-    pixel_size_um: float | None = None,
-    *,
-    overwrite: bool = False,
-) -> Plan:
-    """Plan an ingest: a copy of a foreign file, folder or glob into OME-Zarr.
-
-    Parameters
-    ----------
-    source : str
-        File, folder or glob.
-    dest : str or Path
-        Path of the OME-Zarr image to make.
-    storage : Storage
-        Chunk and shard.
-    resources : Resources
-        What the machine gives.
-    pixel_size_um : float or None
-        Side of a pixel in micrometres, in place of what the source says.
-    overwrite : bool
-        Make the image anew beside the one that an earlier ingest made, and replace that in the
-        end.
-
-    Returns
-    -------
-    Plan
-
-    Raises
-    ------
-    RefusedError
-        If the source cannot be taken or the place not be used.
-    """
-    place = check_out(dest, source)
-    if overwrite:
-        check_replaceable(place)
-    job, extra = ingest_job(source, storage, pixel_size_um)
-    wish = Wish(restart=overwrite and Ledger(place).exists)
-    return _finish(replace(job, out=place), extra, resources, wish)
-
-
 def with_marks(plan: Plan, marks: Sequence[Mark]) -> Plan:
     """Plan that computes again what a check found, and what depends on changed input.
 
@@ -265,8 +135,25 @@ def with_marks(plan: Plan, marks: Sequence[Mark]) -> Plan:
     return _follow_input(plan, states)
 
 
-def _finish(job: Job, extra: dict[str, str], resources: Resources, wish: Wish) -> Plan:
-    """Digest, find out which run is meant, and count what is left of it."""
+def finish(job: Job, extra: dict[str, str], resources: Resources, wish: Wish) -> Plan:
+    """Digest a job, find out which run is meant, and count what is left of it.
+
+    Parameters
+    ----------
+    job : Job
+        With nothing left to choose but launch and editions.
+    extra : dict of str to str
+        What decides pixels beside the recipe.
+    resources : Resources
+        What the machine gives.
+    wish : Wish
+        What to do where a run of other settings stands in OUT.
+
+    Raises
+    ------
+    RefusedError
+        If OUT holds another run, or memory or disk do not suffice.
+    """
     parts = digest_parts(job.recipe, extra | version_parts(job))
     job = replace(job, digest=digest(parts))
     ledger = Ledger(job.out)
@@ -342,18 +229,3 @@ def _tables(job: Job, choice: Choice, standing: Mapping[str, Any] | None) -> str
     if standing is None or standing["editions"].get(name) == edition:
         return SHOWN_TABLES
     return f"{FOLDER}/tables/e{edition}"
-
-
-def _area(within: Box | None, extent: Sequence[int], shard: int) -> Box:
-    """Part of every plane that is done: what was asked for, widened to whole shards."""
-    bounds = Box.of_shape(extent)
-    if within is None:
-        return bounds
-    if within.empty or not bounds.contains(within):
-        raise RecipeError(
-            where=f"--within {within}",
-            expected=f"a box y0:y1,x0:x1 inside the image, {bounds}",
-            found=str(within),
-            remedy="Choose a part of the image.",
-        )
-    return within.snap(shard).clip(bounds)
