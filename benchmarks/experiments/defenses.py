@@ -5,7 +5,8 @@
 
 Jain, Shao, Hecht 2025, on dsb2018/fluo. The bank was calibrated on train; strength, tau, R and
 votes are tuned on val; everything reported is test. From each image comes one piece of 256 by 256
-pixels with an object in it, drawn at random, scaled by the percentiles of its whole image. A
+pixels with an object in it, drawn at random, scaled by the percentiles of its whole image (with
+`--mode field` by its own extremes, before and after every change, as in the paper). A
 false-positive flag is right if no true object reaches IoU 0.5 with the object, a false-negative
 flag if its polygon reaches IoU 0.5 with a true object that the reference misses.
 
@@ -22,7 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import RESULTS, machine, save
 
 from engine.device import Launch, choose_precision
+from engine.methods.defenses import stretch
 from engine.methods.flag_votes import votes_needed
 from engine.methods.starconvex import StarObjects, render
 from engine.networks.defense_bank import DefenseBank, open_bank
@@ -62,13 +64,16 @@ PAPER = FlagSetting(0.7, 15, 1.7, 0)
 PAPER_NOISE = FlagSetting(NOISE_STRENGTH, 12, 1.7, 0)
 
 
-def one_piece_each(split: str, limit: int | None) -> list[Piece]:
+def one_piece_each(split: str, limit: int | None, mode: str) -> list[Piece]:
     """One piece of each image of a split, in the order of their names."""
     samples = read_samples(find_pairs(DATA / split / "images", DATA / split / "labels"))
     first: dict[str, Piece] = {}
     for piece in cut_pieces(samples, 0):
         first.setdefault(piece.image, piece)
-    return [first[name] for name in sorted(first)[:limit]]
+    chosen = [first[name] for name in sorted(first)[:limit]]
+    if mode == "field":
+        return [replace(piece, pixels=stretch(piece.pixels)) for piece in chosen]
+    return chosen
 
 
 def first_experiment(bank: DefenseBank, model: str) -> dict[str, Any]:
@@ -112,18 +117,19 @@ class Study:
     """Pieces of a split, their references, and what each kind of variant says of them."""
 
     def __init__(
-        self, cache: Cache, split: str, blocks: list[tuple[int, ...]], limit: int | None
+        self, cache: Cache, split: str, blocks: list[tuple[int, ...]], options: argparse.Namespace
     ) -> None:
-        self.pieces = one_piece_each(split, limit)
+        self.pieces = one_piece_each(split, options.images, options.mode)
         self.references = cache.references(self.pieces)
         self._cache, self._split, self._blocks = cache, split, blocks
+        self._mode = options.mode
 
     def judged(self, kind: str, strength: float) -> list[Judged]:
         """Hold all pieces against the truth under one kind and strength."""
         found: list[list[StarObjects]] = [[] for _ in self.pieces]
         for k, numbers in enumerate(self._blocks):
             print(f"  {self._split} {kind} {strength:g}, block {k}", file=sys.stderr, flush=True)
-            parts = self._cache.variants(Pass(kind, strength, numbers), self.pieces)
+            parts = self._cache.variants(Pass(kind, strength, numbers, self._mode), self.pieces)
             found = [[*before, *part] for before, part in zip(found, parts, strict=True)]
         return [
             judge(piece.image, piece.labels, reference, variants, min(TAUS))
@@ -208,6 +214,7 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=16, help="defenses of a block")
     parser.add_argument("--blocks", type=int, default=1)
     parser.add_argument("--strengths", default="0.4,0.7,1")
+    parser.add_argument("--mode", choices=("global", "field"), default="global")
     parser.add_argument("--cache", type=Path, default=Path("scratch/flags"))
     parser.add_argument("--out", type=Path, default=RESULTS / "defenses_experiments.json")
     parser.add_argument("--images", type=int, help="of val and of test; all where not given")
@@ -227,11 +234,12 @@ def main() -> None:
             "made_for_this_model": bank.model_sha256 == model.sha256,
             "defenses_used": sum(map(len, blocks)),
         },
+        "scaling": options.mode,
     }  # fmt: skip
     if not options.skip_first:
         result["experiment_1"] = first_experiment(bank, options.model)
         print(json.dumps(result["experiment_1"], indent=1), flush=True)
-    val, test = (Study(cache, split, blocks, options.images) for split in ("val", "test"))
+    val, test = (Study(cache, split, blocks, options) for split in ("val", "test"))
     result["images"] = {
         "val": len(val.pieces), "test": len(test.pieces),
         "test_truths": sum(int(p.labels.max()) for p in test.pieces),

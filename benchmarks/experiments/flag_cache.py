@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.methods import noises
-from engine.methods.defenses import perturb
+from engine.methods.defenses import perturb, perturb_field, stretch
 from engine.methods.starconvex import StarObjects
 
 if TYPE_CHECKING:
@@ -40,11 +40,15 @@ class Pass:
         X of the defenses, or of the defenses whose energy a fair noise has.
     numbers : tuple of int
         Defenses of the bank; for noises as many draws.
+    mode : {"global", "field"}
+        Whether pieces are scaled by percentiles of their image, once, or by their own extremes,
+        before and after every change, as in the paper.
     """
 
     kind: str
     strength: float
     numbers: tuple[int, ...]
+    mode: str = "global"
 
     def changes(self, fields: np.ndarray, piece: Piece) -> list[Change]:
         """Make the changes of one piece: fields (N, 256, 256) float32 at strength 1."""
@@ -59,12 +63,13 @@ class Pass:
         if self.kind == "fair_poisson":
             rms = self.strength * float(np.sqrt(np.mean(field.astype(np.float64) ** 2)))
             noise = noises.fair_poisson(piece.pixels, rms, rng)
-            return partial(_add, noise=noise)
+            return partial(_add_field if self.mode == "field" else _add, noise=noise)
         if self.kind == "fair_gaussian":
             field = noises.fair_gaussian(field, rng)
         elif self.kind != "pd":
             field = {"gaussian": noises.gaussian, "poisson": noises.poisson}[self.kind](rng)
-        return partial(perturb, field=field, strength=self.strength)
+        how = perturb_field if self.mode == "field" else perturb
+        return partial(how, field=field, strength=self.strength)
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,8 @@ class Cache:
             self.segmenter.model.sha256, self.segmenter.launch.precision,
             what.numbers, [piece.sha256 for piece in pieces],
         ]  # fmt: skip
+        if what.mode != "global":
+            facts.append(what.mode)
         if what.kind not in ("gaussian", "poisson"):  # these know nothing of the bank
             used = self.fields[list(what.numbers)]
             facts.append(hashlib.sha256(used.tobytes()).hexdigest())
@@ -117,6 +124,11 @@ def _add(pixels: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Add noise; no pixel falls below 0, or below what it was, as with a defense."""
     changed: np.ndarray = np.maximum(pixels + noise, np.minimum(pixels, np.float32(0)))
     return changed
+
+
+def _add_field(pixels: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Add noise to a piece that spans 0 to 1, as `perturb_field` subtracts a defense."""
+    return stretch(np.maximum(pixels + noise, np.float32(0)))
 
 
 def _write(file: Path, found: list[StarObjects]) -> None:
