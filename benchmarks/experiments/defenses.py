@@ -58,6 +58,7 @@ ASKED = {"precision of defenses": 0.73, "defenses with strict gain": 100}
 #: Columns of the table.
 SHOWN = (
     "precision", "fp_precision", "fn_precision", "fp_recall", "fn_recall", "fp_average_precision",
+    "fn_average_precision",
 )  # fmt: skip
 
 PAPER = FlagSetting(0.7, 15, 1.7, 0)
@@ -181,7 +182,10 @@ def compare_kinds(val: Study, test: Study, strengths: tuple[float, ...]) -> dict
 
 def show(rows: dict[str, Any]) -> str:
     """Lay out precision, recall and average precision, with their 95 % intervals."""
-    lines = [f"{'':21}{'right':>6}{'wrong':>6}" + "".join(f"{name:>20}" for name in SHOWN)]
+    lines = [
+        f"{'':21}{'right':>6}{'wrong':>6}"
+        + "".join(f"{name.replace('average_precision', 'AP'):>20}" for name in SHOWN)
+    ]
     for (kind, row), name in product(rows.items(), ("paper", "tuned")):
         if "setting" not in row:
             continue

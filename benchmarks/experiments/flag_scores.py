@@ -98,15 +98,28 @@ def _ratios(counts: Sequence[Counts]) -> Values:
 
 
 def _areas(voted: Sequence[Voted]) -> Values:
-    """Average precision over the votes: of false positives, and of candidates as they are."""
+    """Average precision over the votes: of false positives, and of missed true objects.
+
+    A second candidate of the same missed object counts as wrong.
+    """
     against = np.concatenate([v.against for v in voted])
     invented = np.concatenate([v.judged.partner == 0 for v in voted])
     votes = np.concatenate([v.votes for v in voted])
-    hits = np.concatenate([v.hit > 0 for v in voted])
+    hits = np.concatenate([_first_hits(v) for v in voted])
+    share = _over(int(hits.sum()), sum(v.judged.missed for v in voted))
     return {
         "fp_average_precision": average_precision(against, invented),
-        "fn_average_precision": average_precision(votes, hits),
+        "fn_average_precision": average_precision(votes, hits) * share,
     }
+
+
+def _first_hits(voted: Voted) -> np.ndarray:
+    """Candidates that are the best supported one of a missed true object: (c,) bool."""
+    order = np.argsort(-voted.votes, kind="stable")
+    truths, first = np.unique(voted.hit[order], return_index=True)
+    hits = np.zeros(len(order), bool)
+    hits[order[first[truths > 0]]] = True
+    return hits
 
 
 def _intervals(

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from engine.methods.flag_matching import Comparison
 
 #: Beta distribution from which the rate of votes of an object is taken to come: most objects get
-#: no vote of any defense, a few get many.
-PRIOR = (0.2, 1.0)
+#: no vote of any defense, a few get many. Measured on validation images of dsb2018/fluo at X 0.7
+#: and tau 15: 93 % of the objects without a vote of 16 defenses, a mean rate of 0.016.
+PRIOR = (0.02, 1.0)
 
 
 @dataclass(frozen=True)

@@ -289,7 +289,7 @@ def test_without_risk_what_is_settled_cannot_change(total: int, needed: int) -> 
             assert (votes <= low[k]) == (most < needed)
 
 
-@pytest.mark.parametrize("prior", [(1.0, 1.0), (0.2, 1.0)])
+@pytest.mark.parametrize("prior", [(1.0, 1.0), (0.02, 1.0)])
 def test_with_risk_the_table_is_that_of_the_beta_binomial(prior: tuple[float, float]) -> None:
     total, needed, risk = 40, 6, 0.03
     low, high = stop_table(total, needed, risk, prior)
@@ -319,7 +319,7 @@ def test_every_object_is_settled_in_the_end_as_the_votes_say(risk: float) -> Non
 
 def test_a_test_with_risk_stops_sooner_and_is_seldom_wrong() -> None:
     total, needed, risk = 100, 20, 0.02
-    low, high = stop_table(total, needed, risk)
+    low, high = stop_table(total, needed, risk, (0.2, 1))
     rng = np.random.default_rng(0)
     rates = rng.beta(0.2, 1, 4000)
     draws = rng.random((4000, total)) < rates[:, None]
