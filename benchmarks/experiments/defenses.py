@@ -16,6 +16,7 @@ first result stands early; what was computed lies in the cache. Noises get as ma
     paper       X 0.7, tau 15, R 1.7 for defenses; 0.4, 12, 1.7 for noises; one vote suffices
     tuned       the highest mean over val images below F1 0.95 of half of (F1 after deleting flagged
                 objects + F1 after adding candidates); for every kind by itself
+    precise     the most right flags on val with a precision of at least 0.73 there, if any
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from typing import Any
 import numpy as np
 from flag_cache import KINDS, NOISE_STRENGTH, Cache, Pass
 from flag_scores import by_probability, curve, scores, vote
+from flag_tuning import tune
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import RESULTS, machine, save
 
 from engine.device import Launch, choose_precision
 from engine.methods.defenses import stretch
-from engine.methods.flag_votes import votes_needed
 from engine.methods.starconvex import StarObjects, render
 from engine.networks.defense_bank import DefenseBank, open_bank
 from engine.networks.model_folder import open_model
@@ -45,9 +46,8 @@ from engine.training.data import find_pairs, read_samples
 from engine.training.defense_pieces import Piece, cut_pieces
 from engine.training.defense_scoring import score_labels
 from engine.training.flag_judging import Judged, judge
-from engine.training.flag_options import MERGES, MIN_VOTES, TAUS, FlagSetting
+from engine.training.flag_options import TAUS, FlagSetting
 from engine.training.flag_variants import Segmenter, bank_changes
-from engine.training.flags import GOOD_F1
 from tiling import Box
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "dsb2018" / "fluo"
@@ -138,23 +138,6 @@ class Study:
         ]
 
 
-def tune(by_strength: dict[float, list[Judged]]) -> tuple[FlagSetting, dict[str, float]]:
-    """Find the best setting of one kind on val, as `tilewright train flags` does."""
-    best, highest, before = None, -1.0, 0.0
-    for (x, judged), tau, merge in product(by_strength.items(), TAUS, MERGES):
-        poor = [j for j in judged if j.f1 < GOOD_F1]
-        voted = vote(poor, FlagSetting(x, tau, merge, 0))
-        for share in MIN_VOTES:
-            counts = [v.counts(votes_needed(poor[0].variants, share)) for v in voted]
-            value = float(np.mean([(c.f1_deleted + c.f1_added) / 2 for c in counts]))
-            if value > highest:
-                best, highest = FlagSetting(x, tau, merge, share), value
-                before = float(np.mean([c.f1 for c in counts]))
-    if best is None:
-        raise RuntimeError("no image of val is below F1 0.95")
-    return best, {"f1_before": round(before, 4), "objective": round(highest, 4)}
-
-
 def compare_kinds(val: Study, test: Study, strengths: tuple[float, ...]) -> dict[str, Any]:
     """Experiments 2 and 3 for every kind."""
     rows: dict[str, Any] = {}
@@ -162,22 +145,30 @@ def compare_kinds(val: Study, test: Study, strengths: tuple[float, ...]) -> dict
     for kind in KINDS:
         fair = kind.startswith("fair")
         tried = strengths if kind == "pd" else (chosen if fair else NOISE_STRENGTH,)
-        setting, on_val = tune({x: val.judged(kind, x) for x in tried})
-        if kind == "pd":
-            chosen = setting.strength
-        paper = PAPER if kind == "pd" or fair else PAPER_NOISE
-        result: dict[str, Any] = {"setting": asdict(setting), "val": on_val}
-        judged = test.judged(kind, setting.strength)
-        voted = vote(judged, setting)
-        result["tuned"] = scores(voted, setting.min_votes)
-        result["curve"] = curve(voted)
-        at = paper.strength if not fair else chosen
-        judged = judged if at == setting.strength else test.judged(kind, at)
-        result["paper"] = scores(vote(judged, paper), 0)
-        rows[kind] = result
-        print(show({kind: result}), flush=True)
+        found = tune({x: val.judged(kind, x) for x in tried})
+        chosen = found.tuned.strength if kind == "pd" else chosen
+        paper = replace(PAPER, strength=chosen) if fair else PAPER
+        settings = {
+            "paper": paper if kind == "pd" or fair else PAPER_NOISE,
+            "tuned": found.tuned, "precise": found.precise,
+        }  # fmt: skip
+        rows[kind] = {"val": found.values} | {
+            name: score(test.judged(kind, setting.strength), setting)
+            for name, setting in settings.items()
+            if setting is not None
+        }
+        print(show({kind: rows[kind]}), flush=True)
+    judged = test.judged("pd", PAPER.strength)
     rows["probability"] = by_probability(judged, [r.scores for r in test.references])
     return rows
+
+
+def score(judged: list[Judged], setting: FlagSetting) -> dict[str, Any]:
+    """Score one setting on test, and show how precision and recall trade."""
+    voted = vote(judged, setting)
+    return {"setting": asdict(setting)} | scores(voted, setting.min_votes) | {
+        "curve": curve(voted)
+    }  # fmt: skip
 
 
 def show(rows: dict[str, Any]) -> str:
@@ -186,17 +177,16 @@ def show(rows: dict[str, Any]) -> str:
         f"{'':21}{'right':>6}{'wrong':>6}"
         + "".join(f"{name.replace('average_precision', 'AP'):>20}" for name in SHOWN)
     ]
-    for (kind, row), name in product(rows.items(), ("paper", "tuned")):
-        if "setting" not in row:
+    for (kind, row), name in product(rows.items(), ("paper", "tuned", "precise")):
+        if name not in row:
             continue
         part = row[name]
         right = part["all"]["fp_right"] + part["all"]["fn_right"]
         wrong = part["all"]["fp_wrong"] + part["all"]["fn_wrong"]
-        lines.append(f"{kind:15}{name:6}{right:6}{wrong:6}" + "".join(
+        lines.append(f"{kind:14}{name:7}{right:6}{wrong:6}" + "".join(
             f"{_cell(part['ratios'][key]):>20}" for key in SHOWN
         ))  # fmt: skip
-        if name == "tuned":
-            lines.append(f"{'':15}{row['setting']} on val: {row['val']}")
+        lines.append(f"{'':14}{part['setting']}, on val: {row['val']}")
     return "\n".join(lines)
 
 
