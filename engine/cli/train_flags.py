@@ -15,7 +15,7 @@ from engine.errors import OutputError, RecipeError
 from engine.training.flag_options import MERGES, MIN_VOTES, STRENGTHS, TAUS, FlagOptions
 
 if TYPE_CHECKING:
-    from engine.training.flags import FlagChoice
+    from engine.training.flags import FlagChoice, FlagRow
 
 OUT = Console(soft_wrap=True)
 
@@ -41,6 +41,9 @@ def flags(
     min_votes: Annotated[
         str, typer.Option(help="Shares of the defenses; 0 for one vote.")
     ] = _text_of(MIN_VOTES),
+    precision: Annotated[
+        float, typer.Option(help="Share of flags that are right, for the second choice.")
+    ] = 0.73,
     out: Annotated[Path | None, typer.Option(help="JSON or YAML file to write.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
@@ -48,6 +51,13 @@ def flags(
     from engine.training.flags import document, search_flags
 
     _check_out(out)
+    if not 0 < precision <= 1:
+        raise RecipeError(
+            where="--precision",
+            expected="a number in (0, 1]",
+            found=str(precision),
+            remedy="Correct it.",
+        )
     options = FlagOptions(
         model=model,
         bank=bank,
@@ -60,9 +70,9 @@ def flags(
         device=device,
     )
     choice = search_flags(options, _show)
-    _print(choice)
+    _print(choice, precision)
     if out is not None:
-        out.write_text(_text(document(choice), out), encoding="utf-8")
+        out.write_text(_text(document(choice, precision), out), encoding="utf-8")
         OUT.print(f"all {len(choice.rows)} settings are in {escape(str(out))}")
 
 
@@ -104,26 +114,36 @@ def _show(done: int, total: int) -> None:
     OUT.print(f"image {done} of {total}", highlight=False)
 
 
-def _print(choice: FlagChoice) -> None:
+def _print(choice: FlagChoice, precision: float) -> None:
     """Print the best settings and what they are worth."""
+    from engine.training.flags import most_right
+
     head = f"{choice.counted} of {choice.images} images are below F1 0.95 and decide"
     lines = [f"{head}; their mean F1 without flags is {choice.before:.4f}", ""]
     lines.append("    X    tau      R  min_votes  objective  precision  right  wrong")
     ranked = sorted(choice.rows, key=lambda row: -row.objective)
-    for row in ranked[:SHOWN]:
-        at, right, wrong = row.setting, row.fp_right + row.fn_right, row.fp_wrong + row.fn_wrong
-        lines.append(
-            f"{at.strength:5g}{at.tau:7g}{at.merge:7g}{at.min_votes:11g}{row.objective:11.4f}"
-            f"{row.precision:11.2f}{right:7}{wrong:7}"
-        )
-    best = choice.best
+    lines += map(_line, ranked[:SHOWN])
+    best, precise = choice.best, most_right(choice.rows, precision)
     if best.objective <= choice.before:
         lines.append("no setting helps: heeding these flags does not raise F1 on these images")
     average = choice.average_precision[best.setting.strength, best.setting.tau]
     lines.append(f"average precision of false-positive flags over the votes: {average:.2f}")
-    chosen = (f"--set {name}={value:g}" for name, value in best.setting.overrides().items())
+    lines += ["", f"most right flags with a precision of at least {precision:g}:"]
+    lines.append("none is so precise" if precise is None else _line(precise))
     OUT.print("\n".join(lines), highlight=False)
-    OUT.print(f"[bold]best[/bold] {' '.join(chosen)}", highlight=False)
+    for name, row in (("precise", precise), ("best", best)):
+        if row is not None:
+            chosen = (f"--set {key}={value:g}" for key, value in row.setting.overrides().items())
+            OUT.print(f"[bold]{name:8}[/bold]{' '.join(chosen)}", highlight=False)
+
+
+def _line(row: FlagRow) -> str:
+    """One row of the table."""
+    at, right, wrong = row.setting, row.fp_right + row.fn_right, row.fp_wrong + row.fn_wrong
+    return (
+        f"{at.strength:5g}{at.tau:7g}{at.merge:7g}{at.min_votes:11g}{row.objective:11.4f}"
+        f"{row.precision:11.2f}{right:7}{wrong:7}"
+    )
 
 
 def _text(document: dict[str, Any], out: Path) -> str:

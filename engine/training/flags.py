@@ -171,20 +171,42 @@ def average_precision(votes: np.ndarray, right: np.ndarray) -> float:
     return float(area / total) if total else 0.0
 
 
-def document(choice: FlagChoice) -> dict[str, Any]:
+def most_right(rows: Sequence[FlagRow], precision: float) -> FlagRow | None:
+    """Find the setting that finds most among those that are right often enough.
+
+    Parameters
+    ----------
+    rows : sequence of FlagRow
+        Settings.
+    precision : float
+        Least share of all flags that are right.
+
+    Returns
+    -------
+    FlagRow or None
+        The first with the most right flags; None where no setting is so precise. Ours: a list to
+        look at wants precision, which F1 after heeding the flags says little about.
+    """
+    good = [row for row in rows if row.precision >= precision > 0]
+    return max(good, key=lambda row: row.fp_right + row.fn_right, default=None)
+
+
+def document(choice: FlagChoice, precision: float) -> dict[str, Any]:
     """Put a choice into words and numbers for JSON or YAML.
 
     Parameters
     ----------
     choice : FlagChoice
         Of `search_flags`.
+    precision : float
+        Of ``precise``, see `most_right`.
 
     Returns
     -------
     dict
         ``settings`` by the names that ``--set`` takes, what they are worth, and the whole table.
     """
-    best = choice.best
+    best, precise = choice.best, most_right(choice.rows, precision)
     return {
         "settings": best.setting.overrides(),
         "model_sha256": choice.model_sha256,
@@ -194,6 +216,7 @@ def document(choice: FlagChoice) -> dict[str, Any]:
         "f1_before": choice.before,
         "objective": best.objective,
         "precision": best.precision,
+        "precise": None if precise is None else precise.setting.overrides(),
         "average_precision": [
             {"strength": x, "tau": tau, "value": value}
             for (x, tau), value in choice.average_precision.items()

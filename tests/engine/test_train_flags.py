@@ -29,9 +29,15 @@ from engine.networks.model_folder import open_model
 from engine.networks.stardist import load_network
 from engine.training.data import normalise
 from engine.training.flag_judging import judge
-from engine.training.flag_options import FlagOptions
+from engine.training.flag_options import FlagOptions, FlagSetting
 from engine.training.flag_variants import Segmenter, bank_changes
-from engine.training.flags import average_precision, document, search_flags
+from engine.training.flags import (
+    FlagRow,
+    average_precision,
+    document,
+    most_right,
+    search_flags,
+)
 from engine.training.whole_image import find_objects, predict_maps
 from tiling import Box
 
@@ -302,9 +308,21 @@ def test_the_search_finds_what_helps_most(folders: Path) -> None:
             assert row.precision == 0
     assert any(row.fp_right + row.fp_wrong + row.fn_right + row.fn_wrong for row in choice.rows)
     assert set(choice.average_precision) == {(x, t) for x in (0.0, 1.0) for t in (5.0, 15.0)}
-    text = document(choice)
+    text = document(choice, 0.5)
     assert json.loads(json.dumps(text)) == text
     assert len(text["rows"][0]) == len(text["columns"])
+
+
+def test_the_most_right_flags_among_precise_settings() -> None:
+    def row(right: int, wrong: int) -> FlagRow:
+        return FlagRow(FlagSetting(0.5, 5, 1, right / 100), 0.9, right, wrong, 0, 0)
+
+    rows = [row(9, 1), row(20, 6), row(40, 30), row(20, 5)]
+    assert most_right(rows, 0.73) is rows[1]
+    assert most_right(rows, 0.78) is rows[3]
+    assert most_right(rows, 0.5) is rows[2]
+    assert most_right(rows, 0.95) is None
+    assert most_right([row(0, 0)], 0.5) is None
 
 
 def test_a_bank_of_another_model_is_refused(folders: Path) -> None:
@@ -399,6 +417,7 @@ def test_the_command_prints_and_writes_settings(
     ("more", "error"),
     [
         (("--taus", "5;6"), RecipeError),
+        (("--precision", "0"), RecipeError),
         (("--out", "somewhere.txt"), RecipeError),
         (("--out", "missing/folder.json"), OutputError),
     ],
