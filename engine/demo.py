@@ -18,6 +18,7 @@ import engine
 from engine.cli.progress import TerminalProgress
 from engine.cli.show import show_outcome, show_plan, show_scores
 from engine.report import draw_preview
+from engine.review import export_suspects
 from tiling import Box
 
 if TYPE_CHECKING:
@@ -28,6 +29,16 @@ EXTENT = (3000, 4000)
 
 #: Side of a pixel in micrometres. The image comes without; this is a common 20x objective.
 PIXEL_SIZE_UM = 0.5
+
+#: Segments nuclei, and flags those that cannot be trusted.
+RECIPE = "nuclei-flags"
+
+#: Pictures: name, part of the image, whether suspects stand out.
+VIEWS = (
+    ("overview", None, False),
+    ("detail", Box((1850, 1750), (2350, 2500)), False),
+    ("suspects", Box((1850, 1750), (2350, 2500)), True),
+)
 
 #: File that says that the demo made its folder.
 MARK = "DEMO.txt"
@@ -76,7 +87,7 @@ def main(folder: Path) -> int:
     _CONSOLE.rule("1. ingest: TIFF to OME-Zarr")
     with TerminalProgress(_CONSOLE) as progress:
         engine.ingest(source, image, pixel_size_um=PIXEL_SIZE_UM, listener=progress)
-    _CONSOLE.rule("2. run: the nuclei recipe on a local cluster of 2 workers")
+    _CONSOLE.rule("2. run: the recipe nuclei-flags on a local cluster of 2 workers")
     outcome = _segment(image, out)
     show_outcome(_CONSOLE, outcome)
     if not outcome.complete:
@@ -85,21 +96,24 @@ def main(folder: Path) -> int:
     from engine.evaluation import evaluate_paths
 
     show_scores(_CONSOLE, evaluate_paths(str(out), str(truth), (0.5, 0.75, 0.9)))
-    _CONSOLE.rule("4. preview: labels over the image")
-    for name, within in (("overview", None), ("detail", Box((1850, 1750), (2350, 2500)))):
-        shown = draw_preview(out, folder / f"{name}.png", None, within)
+    _CONSOLE.rule("4. preview: labels over the image, and what should be looked at twice")
+    for name, within, suspects in VIEWS:
+        shown = draw_preview(out, folder / f"{name}.png", None, within, suspects=suspects)
         _CONSOLE.print(f"{folder / name}.png  {shown}", highlight=False)
+    for name in ("suspects.geojson", "suspects.csv"):
+        count = export_suspects(out, folder / name)
+        _CONSOLE.print(f"{folder / name}  {count} suspects", highlight=False)
     _CONSOLE.print(f"everything took {time.perf_counter() - started:.0f} s")
     return 0
 
 
 def _segment(image: Path, out: Path) -> Outcome:
-    """Run the nuclei recipe with two workers."""
+    """Run the recipe with two workers."""
     settings = ["resources.workers=2"]
-    prepared = engine.plan(image, out, "nuclei", overrides=settings)
+    prepared = engine.plan(image, out, RECIPE, overrides=settings)
     show_plan(_CONSOLE, prepared)
     with TerminalProgress(_CONSOLE) as progress:
-        return engine.run(image, out, "nuclei", overrides=settings, listener=progress)
+        return engine.run(image, out, RECIPE, overrides=settings, listener=progress)
 
 
 if __name__ == "__main__":

@@ -181,7 +181,7 @@ def recipes(
         return
     for known in bundled_recipes():
         first = recipe_text(known).splitlines()[0].removeprefix("# ")
-        OUT.print(f"{known:<12}{first}", highlight=False)
+        OUT.print(f"{known:<16}{first}", highlight=False)
 
 
 @app.command()

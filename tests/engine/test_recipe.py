@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -44,14 +44,25 @@ OTHER: dict[str, Any] = {
     "instances.name": "cells",
     "instances.halo": 96,
     "instances.halo_rays": 2.0,
+    "flags.bank": "another",
+    "flags.strength": 0.9,
+    "flags.tau": 11.0,
+    "flags.merge": 1.1,
+    "flags.min_votes": 0.77,
+    "flags.fn_max_covered": 0.3,
+    "flags.stop": "never",
+    "flags.risk": 0.1,
 }
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Dotted names of all settings of a model."""
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from leaves(field.annotation, f"{prefix}{name}.")
+        # A section may be absent: `FlagSettings | None`.
+        kinds = [field.annotation, *get_args(field.annotation)]
+        sections = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+        if sections:
+            yield from leaves(sections[0], f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
 
@@ -72,10 +83,11 @@ def test_every_field_has_another_value_to_try() -> None:
 
 @pytest.mark.parametrize("name", sorted(OTHER))
 def test_every_field_of_a_recipe_decides_the_digest(name: str) -> None:
-    changed = load_settings("nuclei", [f"{name}={json.dumps(OTHER[name])}"]).recipe
-    before = digest_parts(load_settings("nuclei").recipe, {})
+    recipe = "nuclei-flags" if name.startswith("flags.") else "nuclei"
+    changed = load_settings(recipe, [f"{name}={json.dumps(OTHER[name])}"]).recipe
+    before = digest_parts(load_settings(recipe).recipe, {})
     after = digest_parts(changed, {})
-    assert {k for k in before if before[k] != after[k]} == {name}
+    assert {k for k in before | after if before.get(k) != after.get(k)} == {name}
     assert digest(before) != digest(after)
 
 
@@ -133,7 +145,7 @@ def test_settings_are_frozen() -> None:
         ("tilin.overlap=3", ["tilin", "Did you mean 'tiling'?"]),
         ("resources.workrs=2", ["resources.workrs", "Did you mean 'workers'?"]),
         ("storage.int=2", ["storage.int", "Known here: chunk, shard, with_image."]),
-        ("quux=3", ["quux", "Known here: input, instances, method"]),
+        ("quux=3", ["quux", "Known here: flags, input, instances, method"]),
         ("recipe=3", ["recipe: expected a known setting"]),
         ("stardist=3", ["stardist: expected a known setting"]),
         ("a..b=3", ["a: expected a known setting"]),
