@@ -25,7 +25,8 @@ from engine.methods.defenses import (
 )
 from engine.methods.noises import fair_gaussian, fair_poisson, gaussian, poisson
 from engine.methods.polynomials import lagrange_matrix
-from engine.networks.defense_bank import DefenseBank, open_bank, save_bank
+from engine.networks.defense_bank import DefenseBank, bundled_banks, open_bank, save_bank
+from engine.networks.model_folder import open_model
 
 SMALL = Layout(degree=3, blocks=2, field=32)
 
@@ -261,3 +262,17 @@ def test_damaged_and_absent_files_are_refused(tmp_path: Path) -> None:
         open_bank("no-such-bank")
     with pytest.raises(InputError, match="found a folder"):
         open_bank(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", bundled_banks())
+def test_bundled_banks_are_for_their_models(name: str) -> None:
+    bank = open_bank(name)
+    bank.check_model(open_model(name).sha256)
+    assert len(bank) >= 100
+    assert (bank.gains > 0).all()
+    assert np.abs(bank.fields()).max() <= CAP
+    assert len(set(bank.origins)) == len(bank)
+
+
+def test_there_is_a_bundled_bank() -> None:
+    assert "nuclei-fluo" in bundled_banks()
