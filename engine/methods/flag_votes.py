@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 #: and tau 15: 93 % of the objects without a vote of 16 defenses, a mean rate of 0.016.
 PRIOR = (0.02, 1.0)
 
+#: Least distance of an unsettled probability from 0 and 1.
+_LEAST = 1e-15
+
 
 @dataclass(frozen=True)
 class Votes:
@@ -82,6 +85,24 @@ class Votes:
         share: np.ndarray = self.votes / np.maximum(self.seen, 1)
         return share.astype(np.float32)
 
+    def chance(self, table: np.ndarray) -> np.ndarray:
+        """Probability that each object is suspect in the end, by a table of `chances`: (n,)."""
+        likely: np.ndarray = table[self.seen, self.votes]
+        return likely
+
+    def doubt(self, table: np.ndarray) -> np.ndarray:
+        """Probability that the defenses to come change what is likelier now: (n,) float64.
+
+        Notes
+        -----
+        The mean over the objects of a field is the share of its flags that is expected to differ
+        from those of all defenses. A field is left when that is small enough: one object near the
+        number of votes that is needed keeps a field open only where the field has few others.
+        """
+        likely = self.chance(table)
+        doubt: np.ndarray = np.minimum(likely, 1 - likely)
+        return doubt
+
     def settled(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """Objects whose flag the tables of `stop_table` call decided: (n,) bool."""
         decided: np.ndarray = (self.votes <= low[self.seen]) | (self.votes >= high[self.seen])
@@ -128,6 +149,51 @@ def votes_needed(total: int, min_votes: float) -> int:
         raise ValueError(msg)
     # 0.07 x 100 is a little more than 7 in floating point.
     return max(1, math.ceil(min_votes * total - 1e-9))
+
+
+def chances(total: int, needed: int, prior: tuple[float, float] = PRIOR) -> np.ndarray:
+    """Probability of being suspect after all defenses, by the votes so far.
+
+    Parameters
+    ----------
+    total : int
+        Defenses in all, N.
+    needed : int
+        Votes that make an object suspect, in 1…N.
+    prior : tuple of float
+        (a, b) > 0 of the beta distribution of the rate of votes; (1, 1) knows nothing.
+
+    Returns
+    -------
+    ndarray of shape (N + 1, N + 1), float64
+        ``table[k, v]`` after v votes of k defenses; 0 or 1 only where nothing can change any more.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range.
+
+    Notes
+    -----
+    Ours; the paper knows no early stop. Votes of an object are taken for draws at an unknown
+    rate, so that the next one is a vote with probability (a + v) / (a + b + k) after v of k (the
+    urn of Polya: the beta-binomial predictive). The rest follows from k = N backwards. It holds
+    whenever one stops, and supposes that the bank's order says nothing about its defenses.
+    """
+    _check(total, needed, 0, prior)
+    a, b = prior
+    counts = np.arange(total + 1)
+    table = np.zeros((total + 1, total + 1))
+    table[total] = counts >= needed
+    for k in range(total - 1, -1, -1):
+        v = counts[: k + 1]
+        vote = (a + v) / (a + b + k)
+        row = vote * table[k + 1, 1 : k + 2] + (1 - vote) * table[k + 1, : k + 1]
+        # Rounding must not settle what the defenses to come can still change.
+        row = np.clip(row, _LEAST, 1 - _LEAST)
+        row[v >= needed], row[v + total - k < needed] = 1, 0
+        table[k, : k + 1] = row
+    return table
 
 
 def stop_table(

@@ -12,7 +12,7 @@ from scipy.stats import betabinom
 
 from engine.methods.flag_extras import covered, merge_extras, share_of
 from engine.methods.flag_matching import compare, features, pair
-from engine.methods.flag_votes import Votes, stop_table, votes_needed
+from engine.methods.flag_votes import Votes, chances, stop_table, votes_needed
 from engine.methods.starconvex import StarObjects, render
 from tiling import Box
 
@@ -331,6 +331,41 @@ def test_a_test_with_risk_stops_sooner_and_is_seldom_wrong() -> None:
     wrong = np.mean(says != (running[:, -1] >= needed))
     assert wrong <= risk
     assert np.median(stop + 1) < total / 4
+
+
+@pytest.mark.parametrize("prior", [(1.0, 1.0), (0.02, 1.0)])
+def test_chances_are_those_of_the_beta_binomial(prior: tuple[float, float]) -> None:
+    total, needed = 40, 6
+    table = chances(total, needed, prior)
+    for k in range(total + 1):
+        votes = np.arange(k + 1)
+        others = betabinom(total - k, prior[0] + votes, prior[1] + k - votes)
+        expected = np.where(needed <= votes, 1, others.sf(needed - 1 - votes))
+        np.testing.assert_allclose(table[k, : k + 1], expected, atol=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(total=st.integers(1, 300), needed=st.integers(1, 300))
+def test_chances_are_certain_only_where_nothing_can_change(total: int, needed: int) -> None:
+    needed = min(needed, total)
+    table = chances(total, needed)
+    for k in {0, total // 3, total - 1, total}:
+        votes = np.arange(k + 1)
+        assert ((table[k, : k + 1] == 1) == (votes >= needed)).all()
+        assert ((table[k, : k + 1] == 0) == (votes + total - k < needed)).all()
+        assert (np.diff(table[k, : k + 1]) >= -1e-12).all()
+
+
+def test_the_doubt_of_a_field_is_the_share_of_flags_that_differ() -> None:
+    total, needed, prior = 100, 20, (0.1, 1.0)
+    table = chances(total, needed, prior)
+    rng = np.random.default_rng(0)
+    draws = rng.random((20000, total)) < rng.beta(*prior, 20000)[:, None]
+    seen = np.full(20000, 15, np.int32)
+    votes = Votes(draws[:, :15].sum(axis=1).astype(np.int32), seen, np.zeros(20000, np.float32))
+    differ = (votes.chance(table) >= 0.5) != (draws.sum(axis=1) >= needed)
+    assert votes.doubt(table).mean() == pytest.approx(differ.mean(), abs=0.003)
+    assert votes.doubt(table).max() <= 0.5
 
 
 @pytest.mark.parametrize(
