@@ -1,7 +1,7 @@
 """Time of flagging: a naive loop, the stage exactly, the stage with early stop, and the network.
 
     python benchmarks/defenses.py [--bank nuclei-fluo] [--exact 6] [--area 1024,1536]
-        [--early-defenses 100] [--min-votes 0.1] [--risk 0.002] [--repeats 1] [--out FILE]
+        [--early-defenses 100] [--min-votes 0.1] [--risk 0.005] [--repeats 1] [--out FILE]
 
 The image is a mosaic of validation images of dsb2018/fluo, 3000 by 4000 pixels. Timed is a part of
 it (`--area`), and for the first two a sample of the bank (`--exact`); seconds are scaled to all
@@ -167,8 +167,8 @@ def run_exact(case: Case, count: int) -> dict[str, Any]:
 def run_early(case: Case, count: int) -> dict[str, Any]:
     """Run the stage with early stop."""
     (flagged, notes), seconds = timed(case, lambda: case.flag(case.first(count), "early"))
-    seen = flagged.votes.seen
-    return seconds | {"flags": named(flagged), "notes": notes, "seen": float(seen.mean())}
+    seen = float(flagged.votes.seen.mean())
+    return seconds | {"flags": named(flagged), "notes": notes, "seen": seen}
 
 
 def named(flagged: Flagged) -> dict[str, bool]:
@@ -233,7 +233,11 @@ def summary(turns: list[dict[str, Any]], options: argparse.Namespace, total: int
         "objects": len(first["exact"]["flags"]),
         "suspects": sum(first["exact, all"]["flags"].values()),
         "suspects, early": sum(first["early"]["flags"].values()),
-        "defenses seen per object, early": first["early"]["seen"],
+        "suspects, both": sum(
+            first["early"]["flags"][name] and suspect
+            for name, suspect in first["exact, all"]["flags"].items()
+        ),
+        "defenses seen, early": first["early"]["seen"],
         "turns": [
             {title: {k: v for k, v in row.items() if k != "flags"} for title, row in turn.items()}
             for turn in turns
@@ -256,6 +260,8 @@ def show(result: dict[str, Any]) -> str:
         for name, value in result["ratios"].items()
     ]
     lines.append(f"naive and exact agree on {result['naive, same flags']:.2%} of the flags")
+    for name in ("suspects", "suspects, early", "suspects, both", "defenses seen, early"):
+        lines.append(f"{name}: {result[name]:.0f}")
     return "\n".join(lines)
 
 
@@ -272,7 +278,7 @@ def main() -> None:
     parser.add_argument("--strength", type=float, default=0.7)
     parser.add_argument("--tau", type=float, default=15)
     parser.add_argument("--min-votes", type=float, default=0.1)
-    parser.add_argument("--risk", type=float, default=0.002)
+    parser.add_argument("--risk", type=float, default=0.005)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS / "defenses.json")
     parser.add_argument("--role", choices=sorted(ROLES), help="of a process that this starts")
