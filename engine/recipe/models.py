@@ -121,9 +121,9 @@ class FlagSettings(_Section):
     fn_max_covered: float = Field(0.5, ge=0, le=1, strict=False)
     """Largest share of a false-negative candidate that lies under objects."""
     stop: Literal["never", "early"] = "never"
-    """early: a field is left once the flags of all its objects are settled."""
-    risk: float = Field(0.002, ge=0, lt=0.5, strict=False)
-    """Probability that more defenses would decide an object differently, where `stop` is early."""
+    """early: a field of 512 pixels is left once its flags are settled."""
+    risk: float = Field(0.005, ge=0, lt=0.5, strict=False)
+    """Share of a field's flags that all defenses may decide differently, where `stop` is early."""
 
 
 class LevelSettings(_Section):

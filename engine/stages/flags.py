@@ -17,7 +17,7 @@ import numpy as np
 from engine.methods.defenses import evaluate, perturb
 from engine.methods.flag_extras import Extras, covered, merge_extras, share_of
 from engine.methods.flag_matching import compare, features
-from engine.methods.flag_votes import Votes, stop_table, votes_needed
+from engine.methods.flag_votes import Votes, chances, votes_needed
 from engine.methods.starconvex import StarObjects
 from engine.stages.base import Made, Place, Raster, Stage
 from tiling import Box
@@ -157,11 +157,9 @@ class Flags(Stage):
         notes = {"variants": variants, "fields": len(fields), "tiles": tiles}
         return Made({"flags": _joined(flagged, reference.rays.shape[1])}, notes)
 
-    def _table(self, total: int) -> tuple[np.ndarray, np.ndarray]:
-        """Votes at which a flag is settled; risk 0, used only after all defenses, for "never"."""
-        needed = votes_needed(total, self.settings.min_votes)
-        risk = self.settings.risk if self.settings.stop == "early" else 0.0
-        return stop_table(total, needed, risk)
+    def _table(self, total: int) -> np.ndarray:
+        """Probability of being suspect in the end, by defenses seen and votes."""
+        return chances(total, votes_needed(total, self.settings.min_votes))
 
     def _near(self, box: Box) -> Box:
         return box.grow(self.margin).clip(self.frame.bounds)
@@ -170,11 +168,12 @@ class Flags(Stage):
         near = reference.take(reference.inside(self._near(box)))
         return _Field(box, near, features(near), near.inside(box), Votes.none(len(near)))
 
-    def _is_settled(self, one: _Field, table: tuple[np.ndarray, np.ndarray]) -> bool:
-        """Whether a field may be left: early stop is asked for and every own flag is settled."""
+    def _is_settled(self, one: _Field, table: np.ndarray) -> bool:
+        """Whether a field may be left: few of its own flags are expected to change any more."""
         if self.settings.stop == "never" or one.looked < LEAST_LOOKED:
             return False
-        return bool(one.votes.settled(*table)[one.own].all())
+        doubt = one.votes.doubt(table)[one.own]
+        return len(doubt) == 0 or bool(doubt.mean() <= self.settings.risk)
 
     def _segment(self, variant: Raster, group: Box, place: Place) -> Made:
         wanted = {"objects": self._near(group)}
@@ -191,7 +190,7 @@ class Flags(Stage):
         if len(extra):
             one.extras.append((number, extra))
 
-    def _close(self, one: _Field, table: tuple[np.ndarray, np.ndarray], wanted: Box) -> Flagged:
+    def _close(self, one: _Field, table: np.ndarray, wanted: Box) -> Flagged:
         """Decide what is suspect in the part of a field that is wanted."""
         n_rays = one.near.rays.shape[1]
         extras = merge_extras(one.extras, share_of(self.settings.merge), n_rays)
@@ -200,7 +199,7 @@ class Flags(Stage):
         own = one.own & one.near.inside(wanted)
         votes = Votes(one.votes.votes[own], one.votes.seen[own], one.votes.distance[own])
         seen = np.full(len(extras.votes), one.looked, np.int32)
-        suspect = votes.suspect(*table)
+        suspect = votes.chance(table) > 0.5
         return Flagged(one.near.take(own), votes, suspect, extras.objects, extras.votes, seen)
 
     def _kept(self, extras: Extras, one: _Field) -> Extras:
