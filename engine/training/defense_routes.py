@@ -31,6 +31,30 @@ _ROUND = 8
 
 
 @dataclass(frozen=True)
+class Case:
+    """What a route works on.
+
+    Parameters
+    ----------
+    judge : Judge
+        Predicts and scores; its network is frozen.
+    piece : Piece
+        Image and truth.
+    layout : Layout
+        Of the defense.
+    """
+
+    judge: Judge
+    piece: Piece
+    layout: Layout
+
+    def scored(self, coefficients: NDArray[np.float64], route: str) -> list["Found"]:
+        """Score defenses, (N, S, S, A), all within ±0.25, in one launch."""
+        scores = self.judge.scores(self.piece, evaluate(coefficients, self.layout))
+        return [Found(c, s, route) for c, s in zip(coefficients, scores, strict=True)]
+
+
+@dataclass(frozen=True)
 class Found:
     """A defense and what it is worth.
 
@@ -76,17 +100,13 @@ def bounded(coefficients: NDArray[np.float64], layout: Layout) -> NDArray[np.flo
     return inside
 
 
-def descend(judge: Judge, piece: Piece, layout: Layout, steps: int) -> list[Found]:
+def descend(case: Case, steps: int) -> list[Found]:
     """Follow the gradient of the training loss from a zero field.
 
     Parameters
     ----------
-    judge : Judge
-        Its network is frozen; the gradient goes through it to the coefficients.
-    piece : Piece
-        Image and truth.
-    layout : Layout
-        Of the defense.
+    case : Case
+        The gradient goes through its network to the coefficients.
     steps : int
         Steps of Adam; fewer where F1 reaches 1.
 
@@ -100,6 +120,7 @@ def descend(judge: Judge, piece: Piece, layout: Layout, steps: int) -> list[Foun
     Our own step beyond the paper, which only searches. The loss leads, F1 decides: every step is
     scored by its objects.
     """
+    judge, piece, layout = case.judge, case.piece, case.layout
     batch = _targets(judge, piece)
     start = torch.zeros(layout.shape, dtype=torch.float64, device=judge.device)
     coefficients = start.requires_grad_()
@@ -120,19 +141,13 @@ def descend(judge: Judge, piece: Piece, layout: Layout, steps: int) -> list[Foun
     return sorted(found, key=lambda f: -f.score.total)[:FINALISTS]
 
 
-def search(
-    judge: Judge, piece: Piece, layout: Layout, start: Found, budget: int, seed: tuple[int, int]
-) -> list[Found]:
+def search(case: Case, start: Found, budget: int, seed: tuple[int, int]) -> list[Found]:
     """Change one block at a time at random; keep what is better, else go back.
 
     Parameters
     ----------
-    judge : Judge
+    case : Case
         Scores candidates, a round of them at once.
-    piece : Piece
-        Image and truth.
-    layout : Layout
-        Of the defense.
     start : Found
         Where to begin.
     budget : int
@@ -151,7 +166,7 @@ def search(
     of the paper's 300 trials of a tree of Parzen estimators for each. A round's candidates change
     different blocks; where several are better, all their changes together are tried too.
     """
-    rng = np.random.default_rng(seed)
+    layout, rng = case.layout, np.random.default_rng(seed)
     spreads = np.full((layout.blocks, layout.blocks), _SPREAD)
     turns = _turns(layout.blocks, rng)
     found = [start]
@@ -161,27 +176,20 @@ def search(
         changes = np.zeros((len(blocks), *layout.shape))
         for change, block in zip(changes, blocks, strict=True):
             change[block] = rng.normal(0, spreads[block], layout.terms)
-        tried = _judged(judge, piece, layout, base + changes)
+        tried = case.scored(bounded(base + changes, layout), "search")
         budget -= len(tried)
         better = [k for k, f in enumerate(tried) if f.score.total > found[-1].score.total]
         for k, block in enumerate(blocks):
             wider = spreads[block] * (_WIDER if k in better else _NARROWER)
             spreads[block] = np.clip(wider, *_SPREADS)
         if len(better) > 1 and budget > 0:
-            tried += _judged(judge, piece, layout, (base + changes[better].sum(axis=0))[None])
+            together = bounded(base + changes[better].sum(axis=0), layout)
+            tried += case.scored(together[None], "search")
             budget -= 1
         best = max(tried, key=lambda f: f.score.total)
         if best.score.total > found[-1].score.total:
             found.append(best)
     return found[::-1][:FINALISTS]
-
-
-def _judged(
-    judge: Judge, piece: Piece, layout: Layout, coefficients: NDArray[np.float64]
-) -> list[Found]:
-    inside = bounded(coefficients, layout)
-    scores = judge.scores(piece, evaluate(inside, layout))
-    return [Found(c, s, "search") for c, s in zip(inside, scores, strict=True)]
 
 
 def _turns(blocks: int, rng: np.random.Generator) -> Iterator[tuple[int, int]]:

@@ -17,7 +17,7 @@ from engine.networks.model_folder import ModelFolder
 from engine.training.defense_options import GOOD, DefenseOptions
 from engine.training.defense_parts import Part, part_file, write_part
 from engine.training.defense_pieces import Piece
-from engine.training.defense_routes import Found, descend, search
+from engine.training.defense_routes import Case, Found, descend, search
 from engine.training.defense_scoring import Judge
 
 # A little less than 1, so that a block whose largest value was the cap stays below it as float16.
@@ -107,19 +107,15 @@ def storable(coefficients: NDArray[np.float64], layout: Layout) -> NDArray[np.fl
 
 
 def _candidates(judge: Judge, piece: Piece, options: DefenseOptions) -> list[Found]:
-    layout, found = options.layout, list[Found]()
+    case, found = Case(judge, piece, options.layout), list[Found]()
     if options.route in ("gradient", "both"):
-        found = descend(judge, piece, layout, options.steps)
+        found = descend(case, options.steps)
     if options.route in ("search", "both"):
-        zero = np.zeros(layout.shape)
-        start = found[0] if found else _scored(judge, piece, zero, layout)
+        zero = np.zeros((1, *options.layout.shape))
+        start = found[0] if found else case.scored(zero, "zero")[0]
         seed = (options.seed, zlib.crc32(piece.origin.encode()))
-        found += search(judge, piece, layout, start, options.evaluations, seed)
+        found += search(case, start, options.evaluations, seed)
     return found
-
-
-def _scored(judge: Judge, piece: Piece, zero: NDArray[np.float64], layout: Layout) -> Found:
-    return Found(zero, judge.scores(piece, evaluate(zero, layout)[None])[0], "zero")
 
 
 def _exactly(judge: Judge, piece: Piece, stored: NDArray[np.float16], layout: Layout) -> Found:

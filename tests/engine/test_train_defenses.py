@@ -26,7 +26,7 @@ from engine.training import defenses as module
 from engine.training.data import Sample, find_pairs, normalise, read_samples
 from engine.training.defense_options import DefenseOptions, DefenseProgress
 from engine.training.defense_pieces import Piece, cut_pieces
-from engine.training.defense_routes import Found, bounded, descend, search
+from engine.training.defense_routes import Case, Found, bounded, descend, search
 from engine.training.defense_scoring import Judge, Score, scaled_variants, score_labels
 from engine.training.defense_work import calibrate, storable
 from engine.training.defenses import make_bank
@@ -78,7 +78,7 @@ def _options(data: Path, out: str, **changes: object) -> DefenseOptions:
         out=data.parent / f"{out}.safetensors", degree=3, blocks=2, steps=3, evaluations=4,
         workers=1,
     )  # fmt: skip
-    return replace(options, **changes)  # type: ignore[arg-type]
+    return replace(options, **changes)
 
 
 def _piece() -> Piece:
@@ -116,7 +116,7 @@ def _zero(distance: _Distance, piece: Piece) -> Found:
 def test_search_improves_within_its_budget() -> None:
     piece, distance = _piece(), _Distance()
     start = _zero(distance, piece)
-    found = search(distance, piece, LAYOUT, start, 200, (0, 1))  # type: ignore[arg-type]
+    found = search(Case(distance, piece, LAYOUT), start, 200, (0, 1))
     assert distance.asked <= 201
     assert found[0].score.total > start.score.total + 0.01
     assert [f.score.total for f in found] == sorted((f.score.total for f in found), reverse=True)
@@ -124,9 +124,9 @@ def test_search_improves_within_its_budget() -> None:
     for f in found:
         again = distance.scores(piece, evaluate(f.coefficients, LAYOUT)[None])[0]
         assert again.total == pytest.approx(f.score.total, abs=1e-9)
-    twice = search(_Distance(), piece, LAYOUT, start, 200, (0, 1))  # type: ignore[arg-type]
+    twice = search(Case(_Distance(), piece, LAYOUT), start, 200, (0, 1))
     assert np.array_equal(twice[0].coefficients, found[0].coefficients)
-    other = search(_Distance(), piece, LAYOUT, start, 200, (0, 2))  # type: ignore[arg-type]
+    other = search(Case(_Distance(), piece, LAYOUT), start, 200, (0, 2))
     assert not np.array_equal(other[0].coefficients, found[0].coefficients)
 
 
@@ -134,20 +134,20 @@ def test_search_rolls_back_what_is_worse() -> None:
     piece = _piece()
     distance = _Distance()
     best = Found(distance.target, Score(0.5, 1.0), "gradient")
-    found = search(distance, piece, LAYOUT, best, 40, (0, 1))  # type: ignore[arg-type]
+    found = search(Case(distance, piece, LAYOUT), best, 40, (0, 1))
     assert found == [best]
 
 
 def test_search_stops_at_1() -> None:
     piece, distance = _piece(), _Distance()
     done = Found(distance.target, Score(1.0, 0.75), "gradient")
-    assert search(distance, piece, LAYOUT, done, 40, (0, 1)) == [done]  # type: ignore[arg-type]
+    assert search(Case(distance, piece, LAYOUT), done, 40, (0, 1)) == [done]
     assert distance.asked == 0
 
 
 def test_gradient_lowers_what_it_descends(judge: Judge) -> None:
     piece = _piece()
-    found = descend(judge, piece, LAYOUT, 3)
+    found = descend(Case(judge, piece, LAYOUT), 3)
     start = judge.scores(piece, np.zeros((1, 256, 256), np.float32))[0]
     assert found[0].score.total > start.total
     assert found[0].route == "gradient"
@@ -372,7 +372,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 )
 def test_bad_options_are_refused(tmp_path: Path, change: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        replace(_options(tmp_path / "data", "b"), **change)  # type: ignore[arg-type]
+        replace(_options(tmp_path / "data", "b"), **change)
 
 
 def test_command_line(
