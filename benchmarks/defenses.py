@@ -54,10 +54,15 @@ ASKED = {
     "network / exact": 0.9, "naive / exact": 1.25, "naive / early": 5.0, "early, same flags": 0.99,
 }  # fmt: skip
 
+#: Printed beside them.
+NOTED = ("naive, same flags", "suspects", "suspects, early", "suspects, both", "seen, early")
+
 
 def mosaic() -> np.ndarray:
     """Lay validation images, each scaled by its percentiles, in rows: (1, Y, X) float32."""
     names = sorted(DATA.glob("*.png"))
+    if not names:
+        raise SystemExit(f"needs the validation images at {DATA}, which are absent")
     order = np.random.default_rng(0).permutation(len(names)).tolist() * 4
     canvas = np.zeros(SHAPE, np.float32)
     y = x = row = 0
@@ -206,8 +211,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def summary(turns: list[dict[str, Any]], options: argparse.Namespace, total: int) -> dict[str, Any]:
     """Scale to the whole image and the whole bank; ratios and agreement."""
-    height, width = (int(n) for n in options.area.split(","))
-    pixels = SHAPE[0] * SHAPE[1] / (height * width)
+    area = [int(n) for n in options.area.split(",")]
+    pixels = SHAPE[0] * SHAPE[1] / (area[0] * area[1])
     sampled = pixels * total / options.exact
 
     def seconds(title: str, key: str = "seconds") -> float:
@@ -221,7 +226,7 @@ def summary(turns: list[dict[str, Any]], options: argparse.Namespace, total: int
     }
     first = turns[0]
     return {
-        "defenses": total, "sampled": options.exact, "area": [height, width],
+        "defenses": total, "sampled": options.exact, "area": area,
         "processor_seconds": {name: round(value, 1) for name, value in rows.items()},
         "ratios": {
             "network / exact": round(rows["network"] / rows["exact"], 3),
@@ -237,7 +242,7 @@ def summary(turns: list[dict[str, Any]], options: argparse.Namespace, total: int
             first["early"]["flags"][name] and suspect
             for name, suspect in first["exact, all"]["flags"].items()
         ),
-        "defenses seen, early": first["early"]["seen"],
+        "seen, early": first["early"]["seen"],
         "turns": [
             {title: {k: v for k, v in row.items() if k != "flags"} for title, row in turn.items()}
             for turn in turns
@@ -259,9 +264,8 @@ def show(result: dict[str, Any]) -> str:
         f"{name:20}{value:8.3f}   (asked: at least {ASKED[name]:g})"
         for name, value in result["ratios"].items()
     ]
-    lines.append(f"naive and exact agree on {result['naive, same flags']:.2%} of the flags")
-    for name in ("suspects", "suspects, early", "suspects, both", "defenses seen, early"):
-        lines.append(f"{name}: {result[name]:.0f}")
+    for name in NOTED:
+        lines.append(f"{name}: {result[name]:g}")
     return "\n".join(lines)
 
 
@@ -287,9 +291,9 @@ def main() -> None:
     if options.role is not None:
         print(json.dumps(ROLES[options.role](Case(options), options.count)))
         return
-    bank = open_bank(options.bank)
     result = {
-        "what": __doc__, "machine": machine(), "asked": ASKED, "bank": bank.sha256,
+        "what": __doc__, "machine": machine(), "asked": ASKED,
+        "bank": open_bank(options.bank).sha256,
         "settings": {n: getattr(options, n) for n in ("strength", "tau", "min_votes", "risk")},
     } | measure(options)  # fmt: skip
     print(show(result))
