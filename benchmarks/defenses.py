@@ -26,6 +26,7 @@ import json
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,26 +164,18 @@ def run_naive(case: Case, count: int) -> dict[str, Any]:
     return seconds | {"flags": {name: bool(v >= needed) for name, v in votes.items()}}
 
 
-def run_exact(case: Case, count: int) -> dict[str, Any]:
-    """Run the stage, all of the defenses."""
-    (flagged, notes), seconds = timed(case, lambda: case.flag(case.first(count), "never"))
-    return seconds | {"flags": named(flagged), "notes": notes}
-
-
-def run_early(case: Case, count: int) -> dict[str, Any]:
-    """Run the stage with early stop."""
-    (flagged, notes), seconds = timed(case, lambda: case.flag(case.first(count), "early"))
-    seen = float(flagged.votes.seen.mean())
-    return seconds | {"flags": named(flagged), "notes": notes, "seen": seen}
-
-
-def named(flagged: Flagged) -> dict[str, bool]:
-    """Flag of each object by its centre."""
+def run_stage(case: Case, count: int, stop: str) -> dict[str, Any]:
+    """Run the stage; flags by the centres of objects, and the defenses that saw one."""
+    (flagged, notes), seconds = timed(case, lambda: case.flag(case.first(count), stop))
     points = flagged.objects.points.tolist()
-    return {f"{y},{x}": bool(s) for (y, x), s in zip(points, flagged.suspect, strict=True)}
+    flags = {f"{y},{x}": bool(s) for (y, x), s in zip(points, flagged.suspect, strict=True)}
+    return seconds | {"flags": flags, "notes": notes, "seen": float(flagged.votes.seen.mean())}
 
 
-ROLES = {"naive": run_naive, "exact": run_exact, "early": run_early}
+ROLES = {
+    "naive": run_naive, "exact": partial(run_stage, stop="never"),
+    "early": partial(run_stage, stop="early"),
+}  # fmt: skip
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
