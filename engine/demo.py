@@ -6,7 +6,6 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import tifffile
@@ -21,24 +20,15 @@ from engine.report import draw_preview
 from engine.review import export_suspects
 from tiling import Box
 
-if TYPE_CHECKING:
-    from engine.running import Outcome
-
 #: Rows and columns of the demo image: a frame of a large sensor.
 EXTENT = (3000, 4000)
 
 #: Side of a pixel in micrometres. The image comes without; this is a common 20x objective.
 PIXEL_SIZE_UM = 0.5
 
-#: Segments nuclei, and flags those that cannot be trusted.
-RECIPE = "nuclei-flags"
-
-#: Pictures: name, part of the image, whether suspects stand out.
-VIEWS = (
-    ("overview", None, False),
-    ("detail", Box((1850, 1750), (2350, 2500)), False),
-    ("suspects", Box((1850, 1750), (2350, 2500)), True),
-)
+#: Part that is drawn larger, and the part in which objects are flagged: whole shards.
+DETAIL = Box((1850, 1750), (2350, 2500))
+PART = Box((1536, 1536), (2560, 2560))
 
 #: File that says that the demo made its folder.
 MARK = "DEMO.txt"
@@ -87,33 +77,40 @@ def main(folder: Path) -> int:
     _CONSOLE.rule("1. ingest: TIFF to OME-Zarr")
     with TerminalProgress(_CONSOLE) as progress:
         engine.ingest(source, image, pixel_size_um=PIXEL_SIZE_UM, listener=progress)
-    _CONSOLE.rule("2. run: the recipe nuclei-flags on a local cluster of 2 workers")
-    outcome = _segment(image, out)
-    show_outcome(_CONSOLE, outcome)
-    if not outcome.complete:
+    _CONSOLE.rule("2. run: the recipe nuclei on a local cluster of 2 workers")
+    if not _run(image, out, "nuclei", None):
         return 3
     _CONSOLE.rule("3. evaluate: against the truth that comes with the image")
     from engine.evaluation import evaluate_paths
 
     show_scores(_CONSOLE, evaluate_paths(str(out), str(truth), (0.5, 0.75, 0.9)))
-    _CONSOLE.rule("4. preview: labels over the image, and what should be looked at twice")
-    for name, within, suspects in VIEWS:
-        shown = draw_preview(out, folder / f"{name}.png", None, within, suspects=suspects)
+    _CONSOLE.rule("4. preview: labels over the image")
+    for name, within in (("overview", None), ("detail", DETAIL)):
+        shown = draw_preview(out, folder / f"{name}.png", None, within)
         _CONSOLE.print(f"{folder / name}.png  {shown}", highlight=False)
+    _CONSOLE.rule("5. flags: what should be looked at twice, in a part of the image")
+    flagged = folder / "flagged.ome.zarr"
+    if not _run(image, flagged, "nuclei-flags", PART, "storage.shard=512"):
+        return 3
+    shown = draw_preview(flagged, folder / "suspects.png", None, PART, suspects=True)
+    _CONSOLE.print(f"{folder / 'suspects.png'}  {shown}", highlight=False)
     for name in ("suspects.geojson", "suspects.csv"):
-        count = export_suspects(out, folder / name)
+        count = export_suspects(flagged, folder / name)
         _CONSOLE.print(f"{folder / name}  {count} suspects", highlight=False)
     _CONSOLE.print(f"everything took {time.perf_counter() - started:.0f} s")
     return 0
 
 
-def _segment(image: Path, out: Path) -> Outcome:
-    """Run the recipe with two workers."""
-    settings = ["resources.workers=2"]
-    prepared = engine.plan(image, out, RECIPE, overrides=settings)
-    show_plan(_CONSOLE, prepared)
+def _run(image: Path, out: Path, recipe: str, within: Box | None, *more: str) -> bool:
+    """Run a recipe with two workers; whether it is complete."""
+    settings = ["resources.workers=2", *more]
+    show_plan(_CONSOLE, engine.plan(image, out, recipe, overrides=settings, within=within))
     with TerminalProgress(_CONSOLE) as progress:
-        return engine.run(image, out, RECIPE, overrides=settings, listener=progress)
+        outcome = engine.run(
+            image, out, recipe, overrides=settings, within=within, listener=progress
+        )
+    show_outcome(_CONSOLE, outcome)
+    return outcome.complete
 
 
 if __name__ == "__main__":
