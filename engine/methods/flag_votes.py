@@ -103,21 +103,6 @@ class Votes:
         doubt: np.ndarray = np.minimum(likely, 1 - likely)
         return doubt
 
-    def settled(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Objects whose flag the tables of `stop_table` call decided: (n,) bool."""
-        decided: np.ndarray = (self.votes <= low[self.seen]) | (self.votes >= high[self.seen])
-        return decided
-
-    def suspect(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Objects that are flagged, once they are settled: (n,) bool.
-
-        Notes
-        -----
-        After all defenses this is `votes` >= `votes_needed`, whatever the tables.
-        """
-        flagged: np.ndarray = self.votes >= high[self.seen]
-        return flagged
-
 
 def votes_needed(total: int, min_votes: float) -> int:
     """Votes that make an object suspect.
@@ -180,7 +165,7 @@ def chances(total: int, needed: int, prior: tuple[float, float] = PRIOR) -> np.n
     urn of Polya: the beta-binomial predictive). The rest follows from k = N backwards. It holds
     whenever one stops, and supposes that the bank's order says nothing about its defenses.
     """
-    _check(total, needed, 0, prior)
+    _check(total, needed, prior)
     a, b = prior
     counts = np.arange(total + 1)
     table = np.zeros((total + 1, total + 1))
@@ -196,67 +181,10 @@ def chances(total: int, needed: int, prior: tuple[float, float] = PRIOR) -> np.n
     return table
 
 
-def stop_table(
-    total: int, needed: int, risk: float, prior: tuple[float, float] = PRIOR
-) -> tuple[np.ndarray, np.ndarray]:
-    """Votes at which an object's flag is decided before all defenses have looked.
-
-    Parameters
-    ----------
-    total : int
-        Defenses in all, N.
-    needed : int
-        Votes that make an object suspect, in 1…N.
-    risk : float
-        Largest probability that the others would decide differently, in [0, 0.5); 0 for none.
-    prior : tuple of float
-        (a, b) > 0 of the beta distribution of the rate of votes; (1, 1) knows nothing.
-
-    Returns
-    -------
-    low, high : ndarray of shape (N + 1,), int32
-        After k defenses an object with at most low[k] votes is settled as not suspect, one with
-        at least high[k] as suspect. low[k] = -1 settles nothing.
-
-    Raises
-    ------
-    ValueError
-        If a number is out of its range.
-
-    Notes
-    -----
-    With risk 0 this is curtailment: settled is what cannot change any more. Else a sequential
-    test, ours: votes of an object are taken for draws at an unknown rate, so that the next one
-    is a vote with probability (a + v) / (a + b + k) after v of k (the urn of Polya, which is the
-    beta-binomial predictive). The probability of at least `needed` votes in the end follows from
-    k = N backwards. It holds whenever one stops, and supposes that the bank's order says nothing
-    about its defenses.
-    """
-    _check(total, needed, risk, prior)
-    counts = np.arange(total + 1)
-    low = np.maximum(needed - 1 - (total - counts), -1).astype(np.int32)
-    high = np.full(total + 1, needed, np.int32)
-    if risk == 0:
-        return low, high
-    a, b = prior
-    chance = (counts >= needed).astype(np.float64)  # of being suspect in the end, by votes v
-    for k in range(total - 1, 0, -1):  # nothing is settled before anyone looked
-        v = counts[: k + 1]
-        vote = (a + v) / (a + b + k)
-        chance = vote * chance[1 : k + 2] + (1 - vote) * chance[: k + 1]
-        # Both rise with the votes: what settles one settles all below, or above.
-        low[k] = max(low[k], np.count_nonzero(chance <= risk) - 1)
-        high[k] = min(high[k], k + 1 - np.count_nonzero(chance >= 1 - risk))
-    return low, high
-
-
-def _check(total: int, needed: int, risk: float, prior: tuple[float, float]) -> None:
+def _check(total: int, needed: int, prior: tuple[float, float]) -> None:
     """Refuse numbers out of their range."""
     if not 1 <= needed <= total:
         msg = f"needed must lie in 1…total, got {needed} of {total}"
-        raise ValueError(msg)
-    if not 0 <= risk < 0.5:
-        msg = f"risk must lie in [0, 0.5), got {risk}"
         raise ValueError(msg)
     if not min(prior) > 0:
         msg = f"prior must be > 0, got {prior}"

@@ -12,7 +12,7 @@ from scipy.stats import betabinom
 
 from engine.methods.flag_extras import covered, merge_extras, share_of
 from engine.methods.flag_matching import compare, features, pair
-from engine.methods.flag_votes import Votes, chances, stop_table, votes_needed
+from engine.methods.flag_votes import Votes, chances, votes_needed
 from engine.methods.starconvex import StarObjects, render
 from tiling import Box
 
@@ -277,60 +277,13 @@ def test_shares_of_votes_outside_0_to_1_are_refused(total: int, share: float) ->
 # Early stop
 
 
-@settings(max_examples=60, deadline=None)
-@given(total=st.integers(1, 9), needed=st.integers(1, 9))
-def test_without_risk_what_is_settled_cannot_change(total: int, needed: int) -> None:
-    needed = min(needed, total)
-    low, high = stop_table(total, needed, 0)
-    for k in range(total + 1):
-        for votes in range(k + 1):
-            least, most = votes, votes + total - k
-            assert (votes >= high[k]) == (least >= needed)
-            assert (votes <= low[k]) == (most < needed)
-
-
-@pytest.mark.parametrize("prior", [(1.0, 1.0), (0.02, 1.0)])
-def test_with_risk_the_table_is_that_of_the_beta_binomial(prior: tuple[float, float]) -> None:
-    total, needed, risk = 40, 6, 0.03
-    low, high = stop_table(total, needed, risk, prior)
-    for k in range(1, total + 1):
-        votes = np.arange(k + 1)
-        # sf(x) is the probability of more than x further votes.
-        others = betabinom(total - k, prior[0] + votes, prior[1] + k - votes)
-        suspect = np.where(needed <= votes, 1, others.sf(needed - 1 - votes))
-        assert ((votes <= low[k]) == (suspect <= risk)).all()
-        assert ((votes >= high[k]) == (suspect >= 1 - risk)).all()
-    assert low[0] == -1
-    assert high[0] == needed
-
-
-@pytest.mark.parametrize("risk", [0, 0.01, 0.2])
-def test_every_object_is_settled_in_the_end_as_the_votes_say(risk: float) -> None:
-    total, needed = 12, 3
-    low, high = stop_table(total, needed, risk)
-    assert low[total] == needed - 1
-    assert high[total] == needed
-    assert (low < high).all()
+@pytest.mark.parametrize(("total", "needed"), [(1, 1), (12, 3), (280, 1), (280, 280)])
+def test_after_all_defenses_the_votes_decide(total: int, needed: int) -> None:
     counts = np.arange(total + 1, dtype=np.int32)
     votes = Votes(counts, np.full_like(counts, total), np.zeros(total + 1, np.float32))
-    assert votes.settled(low, high).all()
-    assert (votes.suspect(low, high) == (counts >= needed)).all()
-
-
-def test_a_test_with_risk_stops_sooner_and_is_seldom_wrong() -> None:
-    total, needed, risk = 100, 20, 0.02
-    low, high = stop_table(total, needed, risk, (0.2, 1))
-    rng = np.random.default_rng(0)
-    rates = rng.beta(0.2, 1, 4000)
-    draws = rng.random((4000, total)) < rates[:, None]
-    running = np.cumsum(draws, axis=1)
-    k = np.arange(1, total + 1)
-    settled = (running <= low[k]) | (running >= high[k])
-    stop = settled.argmax(axis=1)
-    says = running[np.arange(4000), stop] >= high[stop + 1]
-    wrong = np.mean(says != (running[:, -1] >= needed))
-    assert wrong <= risk
-    assert np.median(stop + 1) < total / 4
+    table = chances(total, needed)
+    assert (votes.chance(table) == (counts >= needed)).all()
+    assert (votes.doubt(table) == 0).all()
 
 
 @pytest.mark.parametrize("prior", [(1.0, 1.0), (0.02, 1.0)])
@@ -369,21 +322,14 @@ def test_the_doubt_of_a_field_is_the_share_of_flags_that_differ() -> None:
 
 
 @pytest.mark.parametrize(
-    ("total", "needed", "risk", "prior", "words"),
-    [
-        (5, 0, 0, (1, 1), "needed"),
-        (5, 6, 0, (1, 1), "needed"),
-        (5, 1, 0.5, (1, 1), "risk"),
-        (5, 1, -0.1, (1, 1), "risk"),
-        (5, 1, float("nan"), (1, 1), "risk"),
-        (5, 1, 0, (0, 1), "prior"),
-    ],
+    ("total", "needed", "prior", "words"),
+    [(5, 0, (1, 1), "needed"), (5, 6, (1, 1), "needed"), (5, 1, (0, 1), "prior")],
 )
 def test_tables_of_nonsense_are_refused(
-    total: int, needed: int, risk: float, prior: tuple[float, float], words: str
+    total: int, needed: int, prior: tuple[float, float], words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
-        stop_table(total, needed, risk, prior)
+        chances(total, needed, prior)
 
 
 # Merging
