@@ -58,7 +58,7 @@ def scores(voted: Sequence[Voted], min_votes: float) -> dict[str, Any]:
             round(float(np.mean([getattr(c, name) for c in poor])), 4)
             for name in ("f1", "f1_deleted", "f1_added")
         ],
-        "ratios": _intervals(counts, _ratios) | _intervals(voted, _areas),
+        "ratios": _intervals(counts, _ratios) | _intervals([_parts(v) for v in voted], _areas),
     }
 
 
@@ -97,16 +97,21 @@ def _ratios(counts: Sequence[Counts]) -> Values:
     }
 
 
-def _areas(voted: Sequence[Voted]) -> Values:
+def _parts(voted: Voted) -> tuple[np.ndarray, ...]:
+    """Votes and truth of one image: of its objects, of its candidates, and what is missed."""
+    missed = np.array([voted.judged.missed])
+    return voted.against, voted.judged.partner == 0, voted.votes, _first_hits(voted), missed
+
+
+def _areas(parts: Sequence[tuple[np.ndarray, ...]]) -> Values:
     """Average precision over the votes: of false positives, and of missed true objects.
 
     A second candidate of the same missed object counts as wrong.
     """
-    against = np.concatenate([v.against for v in voted])
-    invented = np.concatenate([v.judged.partner == 0 for v in voted])
-    votes = np.concatenate([v.votes for v in voted])
-    hits = np.concatenate([_first_hits(v) for v in voted])
-    share = _over(int(hits.sum()), sum(v.judged.missed for v in voted))
+    against, invented, votes, hits, missed = (
+        np.concatenate(several) for several in zip(*parts, strict=True)
+    )
+    share = _over(int(hits.sum()), int(missed.sum()))
     return {
         "fp_average_precision": average_precision(against, invented),
         "fn_average_precision": average_precision(votes, hits) * share,
