@@ -292,7 +292,7 @@ def _execute(prepared: Plan, cluster: str) -> None:
     """Run a plan with progress, and end with the code that says how it went."""
     from engine.api import run_plan
 
-    with TerminalProgress(OUT) as progress:
+    with TerminalProgress(OUT, lambda: _STATE["asked"] is not None) as progress:
         outcome = run_plan(prepared, cluster, progress)
     show_outcome(OUT, outcome)
     if not outcome.complete:

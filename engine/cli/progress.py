@@ -18,6 +18,7 @@ from rich.progress import (
 from engine.api import Silent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from rich.console import Console
@@ -33,10 +34,14 @@ class TerminalProgress:
     ----------
     console : rich.console.Console
         Where to draw.
+    is_stopping : callable
+        Whether the user has asked to stop: Python drops an interrupt that comes while it clears
+        away an object, so it is asked for again at each region.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, is_stopping: Callable[[], bool] = lambda: False) -> None:
         self._console = console
+        self._is_stopping = is_stopping
         self._bars = Progress(
             TextColumn("{task.description:<22}"),
             BarColumn(bar_width=24),
@@ -81,6 +86,8 @@ class TerminalProgress:
 
     def regions_done(self, name: str, regions: int, pixels: int) -> None:
         """Move a bar on."""
+        if self._is_stopping():
+            raise KeyboardInterrupt
         self._pixels[name] += pixels
         speed = self._pixels[name] / 1e6 / max(time.perf_counter() - self._begun[name], 1e-9)
         self._bars.update(self._tasks[name], advance=regions, speed=speed)

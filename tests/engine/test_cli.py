@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from command_line import Command, commands_in
 from journeys import save_image
+from rich.console import Console
 
+from engine.cli.progress import TerminalProgress
 from engine.errors import InterruptedRunError, RegionError
 from engine.recipe import bundled_recipes, recipe_text
 
@@ -189,3 +191,13 @@ def test_the_command_as_a_process(tmp_path: Path) -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("error 'absent': expected a result")
     assert "Traceback" not in done.stderr
+
+
+def test_an_interrupt_that_python_dropped_is_asked_for_again() -> None:
+    asked = False
+    with TerminalProgress(Console(quiet=True), lambda: asked) as progress:
+        progress.pass_started("regions", 4, 0, 100)
+        progress.regions_done("regions", 1, 25)
+        asked = True
+        with pytest.raises(KeyboardInterrupt):
+            progress.regions_done("regions", 1, 25)
