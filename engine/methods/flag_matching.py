@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 if TYPE_CHECKING:
     from engine.methods.starconvex import StarObjects
@@ -186,6 +185,8 @@ def _nearest(of: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     """Index, (n,) int64, and distance, (n,) float64; -1 and infinity where there is none."""
     if len(of) == 0 or len(among) == 0:
         return np.full(len(of), -1, np.int64), np.full(len(of), np.inf)
+    from scipy.spatial import cKDTree  # not on the path of planning
+
     distances, indices = cKDTree(among).query(of, k=min(2, len(among)))
     distances, indices = distances.reshape(len(of), -1), indices.reshape(len(of), -1)
     nearest = indices[:, 0].astype(np.int64)
