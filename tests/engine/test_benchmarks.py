@@ -104,4 +104,5 @@ def test_planning_imports_no_geometry() -> None:
     """Half of the time of the command, before: see `plan` in benchmarks/scale.py."""
     code = "import sys, engine.cli.main as m; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert not {"stardist", "skimage", "scipy", "numba", "torch", "distributed"} & set(done.stdout.split())
+    heavy = {"stardist", "skimage", "scipy", "numba", "torch", "distributed"}
+    assert not heavy & set(done.stdout.split())
