@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 from engine.errors import InputError, OutputError
 from engine.methods.defenses import CAP, FIELD, Layout, evaluate
-from engine.networks.whole_files import write_whole
+from engine.store import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -227,7 +227,7 @@ def save_bank(bank: DefenseBank, file: Path, *, half: bool = False) -> None:
         "f1_before": np.ascontiguousarray(bank.f1_before),
         "f1_after": np.ascontiguousarray(bank.f1_after),
     }
-    write_whole(file, save(arrays, {_KEY: json.dumps(facts)}))
+    write_atomic(file, save(arrays, {_KEY: json.dumps(facts)}))
 
 
 def _parse(

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 from engine.errors import InputError
 from engine.methods.defenses import Layout
-from engine.networks.whole_files import write_whole
+from engine.store import write_atomic
 from engine.training.defense_pieces import Piece
 
 _KEY = "tilewright.defense"
@@ -68,7 +68,7 @@ def write_part(part: Part, deciding: Mapping[str, str], file: Path) -> None:
         "route": part.route, "seconds": part.seconds, "deciding": dict(deciding),
     }  # fmt: skip
     content = save({"coefficients": part.coefficients}, {_KEY: json.dumps(facts)})
-    write_whole(file, content)
+    write_atomic(file, content)
 
 
 def read_part(file: Path, deciding: Mapping[str, str], layout: Layout) -> Part | None:

@@ -21,7 +21,7 @@ from engine.device import choose_device, cores
 from engine.errors import InputError, OutputError, ResourceError
 from engine.networks.defense_bank import DefenseBank, save_bank
 from engine.networks.model_folder import ModelFolder, open_model
-from engine.networks.whole_files import write_whole
+from engine.store import write_atomic
 from engine.training.data import find_pairs, read_samples
 from engine.training.defense_card import bank_card
 from engine.training.defense_options import GOOD, DefenseOptions, DefenseProgress
@@ -89,7 +89,7 @@ def make_bank(options: DefenseOptions, on_progress: Callable[[DefenseProgress], 
         origins=tuple(p.origin for p in kept),
     )
     card = bank_card(options, (model.name, model.sha256), parts, kept)
-    write_whole(options.out.with_suffix(".md"), card.encode())
+    write_atomic(options.out.with_suffix(".md"), card.encode())
     save_bank(bank, options.out, half=True)
     if len(parts) == len(pieces):
         shutil.rmtree(folder)
