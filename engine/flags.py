@@ -16,11 +16,19 @@ import numpy as np
 from engine.errors import InputError
 from engine.index import load_near, open_index
 from engine.ledger import FOLDER
+from engine.methods.flag_extras import best_first
 from engine.methods.starconvex import StarObjects, keys
 from engine.networks.defense_bank import DefenseBank, open_bank
 from engine.stages.base import Place, Raster
 from engine.store import StoredObject, checksum, write_file
-from engine.work import Done, compute, open_levels, plane_number, read_pixels, read_sources
+from engine.work import (
+    Done,
+    compute_on_device,
+    open_levels,
+    plane_number,
+    read_pixels,
+    read_sources,
+)
 from tiling import Box, Region
 
 if TYPE_CHECKING:
@@ -103,7 +111,7 @@ def flag_region(job: Job, region: Region) -> Done:
         pipeline = job.with_launch(launch).flag_pipeline(levels, bank, index.reach)
         return pipeline.run_from(given, wanted, Place(region.plane, launch))
 
-    made, tiles = compute(job, region, run)
+    made = compute_on_device(job, region, run)
     flagged: Flagged = made.products["flags"]
     stored = tuple(
         _save_cell(job, region.plane, cell, flagged)
@@ -115,8 +123,6 @@ def flag_region(job: Job, region: Region) -> Done:
         "suspected_missing": len(flagged.extras),
         "read": [*outer.start, *outer.stop],
     }
-    if job.launch is not None and tiles != job.launch.tiles:
-        notes["launch"] = tiles
     return Done(notes, stored, sources, checksum(pixels))
 
 
@@ -135,7 +141,7 @@ def load_flags(job: Job, plane: tuple[int, ...], box: Box) -> ObjectFlags:
         seen=joined("seen")[order],
         distance=joined("distance")[order],
         suspect=joined("suspect")[order],
-        extras=StarObjects.concatenate([one.extras for one in found], _rays(job)),
+        extras=StarObjects.concatenate([one.extras for one in found], job.n_rays),
         extra_votes=joined("extra_votes"),
         extra_seen=joined("extra_seen"),
     )
@@ -145,10 +151,9 @@ def _reference(job: Job, plane: tuple[int, ...], box: Box) -> StarObjects:
     """Objects of pass 1 with anchors in a box, ordered by (-score, y, x)."""
     index = open_index(job.out, job.index)
     parts = [objects for objects, _ in load_near(job, index, plane, box).values()]
-    objects = StarObjects.concatenate(parts, _rays(job))
+    objects = StarObjects.concatenate(parts, job.n_rays)
     objects = objects.take(objects.inside(box))
-    points = objects.points
-    return objects.take(np.lexsort((points[:, 1], points[:, 0], -objects.scores)))
+    return objects.take(best_first(objects))
 
 
 def _save_cell(job: Job, plane: tuple[int, ...], cell: Box, flagged: Flagged) -> StoredObject:
@@ -192,10 +197,6 @@ def _load_cell(job: Job, plane: tuple[int, ...], cell: Box) -> ObjectFlags:
 def _cell_name(job: Job, plane: tuple[int, ...], cell: Box) -> str:
     """File, below OUT, of the flags of a cell."""
     return f"{FOLDER}/flags/{job.digests['flags'][:16]}/{Region(plane, cell).key}.npz"
-
-
-def _rays(job: Job) -> int:
-    return job.model.config.n_rays if job.model else 0
 
 
 @lru_cache(maxsize=2)

@@ -48,7 +48,7 @@ def label_region(job: Job, region: Region) -> Done:
     """
     index = open_index(job.out, job.index)
     near = _near(job, index, region)
-    objects = StarObjects.concatenate([part for part, _ in near.values()], _rays(job))
+    objects = StarObjects.concatenate([part for part, _ in near.values()], job.n_rays)
     ids = _dense_ids(job, index, region.plane, objects)
     own = objects.inside(region.core)
     canvas_box = _around(objects.boxes()[own], region.core).clip(job.frame.bounds)
@@ -161,7 +161,7 @@ def _check_seams(
     number = plane_number(job, region.plane)
     for part in _assigned(index, region):
         foreign = [other for key, (other, _) in near.items() if key != part]
-        objects = StarObjects.concatenate(foreign, _rays(job))
+        objects = StarObjects.concatenate(foreign, job.n_rays)
         owned = keys(objects.take(objects.meeting(part.core)).points, number, job.frame.extent)
         seen = near[part][1]
         # A part that was never computed cannot own what was seen in it: no disagreement.
@@ -188,7 +188,3 @@ def _around(edges: np.ndarray, core: Box) -> Box:
     rows = np.concatenate([edges.reshape(-1, 4), [[*core.start, *core.stop]]]).astype(np.int64)
     low, high = rows[:, :2].min(axis=0), rows[:, 2:].max(axis=0)
     return Box(tuple(low.tolist()), tuple(high.tolist()))
-
-
-def _rays(job: Job) -> int:
-    return job.model.config.n_rays if job.model else 0

@@ -97,7 +97,7 @@ def process_region(job: Job, region: Region) -> Done:
         outer = pipeline.fold(job.wanted(region.core))["image"]
         sources = read_sources(job, region.plane, outer)
         pixels = read_pixels(job, region.plane, outer)
-        made, tiles = _segment(job, region, Raster(outer, pixels), halo)
+        made = _segment(job, region, Raster(outer, pixels), halo)
         needed = wider_halo(made.products["candidates"].reach, halo, job)
         if needed == halo:
             break
@@ -111,12 +111,10 @@ def process_region(job: Job, region: Region) -> Done:
     kept, counts = save_objects(job, region, objects)
     notes = {**made.notes, "halo": halo, "reach": objects.reach, "counts": counts}
     notes["read"] = [*outer.start, *outer.stop]
-    if job.launch is not None and tiles != job.launch.tiles:
-        notes["launch"] = tiles
     return Done(notes, (*stored, kept), sources, checksum(pixels))
 
 
-def _segment(job: Job, region: Region, raster: Raster, halo: int) -> tuple[Made, int]:
+def _segment(job: Job, region: Region, raster: Raster, halo: int) -> Made:
     """Run the stages that segment a region."""
     wanted, levels = job.wanted(region.core), open_levels(job)
 
@@ -124,10 +122,10 @@ def _segment(job: Job, region: Region, raster: Raster, halo: int) -> tuple[Made,
         pipeline = job.with_launch(launch).pipeline(levels, halo)
         return pipeline.run(raster, wanted, Place(region.plane, launch))
 
-    return compute(job, region, run)
+    return compute_on_device(job, region, run)
 
 
-def compute(job: Job, region: Region, run: Callable[[Launch], Made]) -> tuple[Made, int]:
+def compute_on_device(job: Job, region: Region, run: Callable[[Launch], Made]) -> Made:
     """Run stages on the device; with smaller launches where it has no memory.
 
     Parameters
@@ -141,10 +139,8 @@ def compute(job: Job, region: Region, run: Callable[[Launch], Made]) -> tuple[Ma
 
     Returns
     -------
-    made : Made
-        What the stages made.
-    tiles : int
-        Tiles of a launch with which it went.
+    Made
+        What the stages made; its notes name the tiles of a launch where it took a smaller one.
 
     Raises
     ------
@@ -165,7 +161,10 @@ def compute(job: Job, region: Region, run: Callable[[Launch], Made]) -> tuple[Ma
         for tiles, following in zip(sizes, [*sizes[1:], 0], strict=True):
             launch = replace(job.launch, tiles=tiles)
             try:
-                return run(launch), tiles
+                made = run(launch)
+                if tiles == job.launch.tiles:
+                    return made
+                return replace(made, notes={**made.notes, "launch": tiles})
             except Exception as err:
                 if not is_out_of_memory(err):
                     raise
@@ -308,10 +307,11 @@ def save_objects(job: Job, region: Region, objects: StarObjects) -> tuple[Stored
 
 def load_objects(job: Job, region: Region) -> tuple[StarObjects, np.ndarray]:
     """Objects that a region owns, and the keys of the foreign ones that it saw."""
-    rays = job.model.config.n_rays if job.model else 0
     data = (job.out / objects_name(job, region)).read_bytes()
     with np.load(io.BytesIO(data), allow_pickle=False) as found:
-        objects = StarObjects(found["points"], found["scores"], found["rays"].reshape(-1, rays))
+        objects = StarObjects(
+            found["points"], found["scores"], found["rays"].reshape(-1, job.n_rays)
+        )
         return objects, found["seen"]
 
 

@@ -51,6 +51,14 @@ class Box:
         """Box of a whole array of this shape."""
         return cls((0,) * len(shape), tuple(int(n) for n in shape))
 
+    @classmethod
+    def around(cls, boxes: Sequence[Box]) -> Self:
+        """Smallest box that holds some boxes, at least one."""
+        return cls(
+            tuple(map(min, *(box.start for box in boxes), boxes[0].start)),
+            tuple(map(max, *(box.stop for box in boxes), boxes[0].stop)),
+        )
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Pixels on each axis."""

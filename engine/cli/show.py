@@ -59,8 +59,7 @@ def show_plan(console: Console, plan: Plan) -> None:
                 ),
             ),
         ]
-    if job.stardist_flags is not None:
-        flags = job.stardist_flags
+    if job.bank and (flags := job.stardist.flags):
         early = ", fields left early" if flags.stop == "early" else ""
         rows.append(
             ("defenses", f"{job.defenses} of {flags.bank}, each over all tiles again{early}")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from engine.device import Launch
     from engine.networks.defense_bank import DefenseBank
     from engine.networks.model_folder import ModelFolder
-    from engine.recipe import FlagSettings, IdentityRecipe
+    from engine.recipe import IdentityRecipe
     from engine.stages.base import Frame
     from engine.store import Location
 
@@ -117,9 +117,9 @@ class Job:
         return self.recipe
 
     @property
-    def stardist_flags(self) -> FlagSettings | None:
-        """Settings of the flags, where the recipe has some."""
-        return self.recipe.flags if isinstance(self.recipe, StarDistRecipe) else None
+    def n_rays(self) -> int:
+        """Rays of the model's polygons; 0 without a model."""
+        return self.model.config.n_rays if self.model else 0
 
     def pipeline(self, levels: Levels | None = None, halo: int | None = None) -> Pipeline:
         """Stages of the regions pass.

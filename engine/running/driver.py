@@ -173,8 +173,9 @@ class Driver:
         complete = self._sweeper.sweep(self._job, wave, states)
         for step in wave:
             if complete and step.kind == "labels":
+                known = self._parts()
                 for name in self._job.table_names:
-                    keep_parts(self._job.out, self._job.table(name), self._parts())
+                    keep_parts(self._job.out, self._job.table(name), known)
         return complete
 
     def _parts(self) -> set[str]:

@@ -169,7 +169,7 @@ class Pipeline:
         boxes = dict(wanted)
         for stage in reversed(self.stages):
             for name, box in stage.needs(boxes).items():
-                boxes[name] = _around(boxes[name], box) if name in boxes else box
+                boxes[name] = Box.around([boxes[name], box]) if name in boxes else box
         return boxes
 
     def memory(self, wanted: Mapping[str, Box]) -> int:
@@ -214,11 +214,3 @@ class Pipeline:
             products.update(made.products)
             notes.update({f"{stage.name}.{key}": value for key, value in made.notes.items()})
         return Made(products, notes)
-
-
-def _around(first: Box, second: Box) -> Box:
-    """Smallest box around two."""
-    return Box(
-        tuple(min(a, b) for a, b in zip(first.start, second.start, strict=True)),
-        tuple(max(a, b) for a, b in zip(first.stop, second.stop, strict=True)),
-    )

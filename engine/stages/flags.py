@@ -114,7 +114,7 @@ class Flags(Stage):
 
     def needs(self, wanted: Mapping[str, Box]) -> Mapping[str, Box]:
         """Ask for the image and for the objects around all fields."""
-        near = self._near(_around(self.fields(wanted["flags"])))
+        near = self._near(Box.around(self.fields(wanted["flags"])))
         boxes = self.segmentation.fold({"objects": near})
         return {"normalised": boxes["normalised"], "reference": near}
 
@@ -214,7 +214,7 @@ class Flags(Stage):
 
     def _groups(self, fields: Sequence[Box]) -> list[Box]:
         """Boxes to segment: one around all fields, or runs of neighbours where that is less."""
-        whole = _around(fields)
+        whole = Box.around(fields)
         runs: list[Box] = []
         for box in sorted(fields, key=lambda b: b.start):
             last = runs[-1] if runs else None
@@ -240,12 +240,6 @@ class _Field:
     votes: Votes
     looked: int = 0
     extras: list[tuple[int, StarObjects]] = field(default_factory=list)
-
-
-def _around(boxes: Sequence[Box]) -> Box:
-    """Smallest box around some."""
-    start = tuple(min(box.start[k] for box in boxes) for k in range(2))
-    return Box(start, tuple(max(box.stop[k] for box in boxes) for k in range(2)))
 
 
 def _joined(parts: Sequence[Flagged], n_rays: int) -> Flagged:
