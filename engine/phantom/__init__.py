@@ -1,0 +1,1 @@
+"""Phantom: images of mitochondria drawn from rules, whose truth is known."""
