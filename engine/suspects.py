@@ -123,7 +123,8 @@ def _suspects_table(job: Job, drawing: Drawing, flags: ObjectFlags, found: np.nd
     order = order[np.argsort(drawing.ids[order], kind="stable")]
     wrong = drawing.own.take(order)
     table = objects_table(job, plane, drawing.ids[order], wrong, drawing.measures[order])
-    positives = _with_kind(table, FALSE_POSITIVE, wrong, flags, found[order])
+    rows = found[order]
+    positives = _with_kind(table, FALSE_POSITIVE, wrong, flags.votes[rows], flags.seen[rows])
     inside = np.flatnonzero(flags.extras.inside(drawing.region.core))
     places = keys(flags.extras.points[inside], plane_number(job, plane), job.frame.extent)
     inside = inside[np.argsort(places)]
@@ -132,23 +133,15 @@ def _suspects_table(job: Job, drawing: Drawing, flags: ObjectFlags, found: np.nd
         job, plane, np.arange(len(missing), dtype=np.uint64), missing, _polygon_measures(missing)
     )
     table = table.set_column(0, "id", pa.nulls(len(missing), pa.uint64()))
-    negatives = _with_kind(table, FALSE_NEGATIVE, missing, flags, None, inside)
+    votes, seen = flags.extra_votes[inside], flags.extra_seen[inside]
+    negatives = _with_kind(table, FALSE_NEGATIVE, missing, votes, seen)
     return pa.concat_tables([positives, negatives])
 
 
 def _with_kind(
-    table: pa.Table,
-    kind: str,
-    objects: StarObjects,
-    flags: ObjectFlags,
-    rows: np.ndarray | None,
-    extras: np.ndarray | None = None,
+    table: pa.Table, kind: str, objects: StarObjects, votes: np.ndarray, seen: np.ndarray
 ) -> pa.Table:
-    """Add kind, votes and outline to rows of suspects, given by rows or by extras of `flags`."""
-    if rows is not None:
-        votes, seen = flags.votes[rows], flags.seen[rows]
-    else:
-        votes, seen = flags.extra_votes[extras], flags.extra_seen[extras]
+    """Add kind, votes and outline to rows of suspects."""
     outlines = [one.T.ravel() for one in objects.outlines()]
     table = table.add_column(0, "kind", pa.array([kind] * len(objects), pa.string()))
     for name, column in _vote_columns(votes, seen).items():

@@ -38,8 +38,8 @@ class Votes:
     >>> from engine.methods.flag_matching import compare
     >>> one = np.array([[0.0, 0, 9, 9, 4, 4]])
     >>> votes = Votes.none(1).add(compare(one, one, 15)).add(compare(one, one + 50, 15))
-    >>> votes.votes.tolist(), votes.seen.tolist(), votes.fraction.tolist()
-    ([1], [2], [0.5])
+    >>> votes.votes.tolist(), votes.seen.tolist(), votes.distance.tolist()
+    ([1], [2], [0.0])
     """
 
     votes: np.ndarray
@@ -52,38 +52,13 @@ class Votes:
         nothing = np.zeros(count, np.int32)
         return cls(nothing, nothing, np.full(count, np.inf, np.float32))
 
-    def add(self, comparison: Comparison, looked: np.ndarray | None = None) -> Votes:
-        """Count one more defense.
-
-        Parameters
-        ----------
-        comparison : Comparison
-            Of all objects, in their order.
-        looked : ndarray of shape (n,), bool, optional
-            Objects that the defense looked at; all where not given.
-        """
-        missing, near = comparison.missing, comparison.distance
-        if looked is None:
-            looked = np.ones(len(missing), bool)
+    def add(self, comparison: Comparison) -> Votes:
+        """Count one more defense, which looked at all objects, in their order."""
         return Votes(
-            self.votes + (missing & looked),
-            self.seen + looked,
-            np.where(looked, np.minimum(self.distance, near), self.distance),
+            self.votes + comparison.missing,
+            self.seen + np.int32(1),
+            np.minimum(self.distance, comparison.distance),
         )
-
-    def plus(self, other: Votes) -> Votes:
-        """Count other defenses over the same objects."""
-        return Votes(
-            self.votes + other.votes,
-            self.seen + other.seen,
-            np.minimum(self.distance, other.distance),
-        )
-
-    @property
-    def fraction(self) -> np.ndarray:
-        """Share of the defenses that flag an object, of those that looked: (n,) float32."""
-        share: np.ndarray = self.votes / np.maximum(self.seen, 1)
-        return share.astype(np.float32)
 
     def chance(self, table: np.ndarray) -> np.ndarray:
         """Probability that each object is suspect in the end, by a table of `chances`: (n,)."""

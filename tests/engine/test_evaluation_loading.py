@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from object_store import bucket, s3_client, s3_server  # noqa: F401
+from object_store import bucket, s3_client, s3_server  # noqa: F401 - fixtures
 
 from engine.errors import InputError
 from engine.evaluation import evaluate_paths, open_labels
@@ -170,8 +170,8 @@ def test_bytes_that_do_not_decode_are_refused(tmp_path: Path) -> None:
 
 def test_the_labels_of_a_result_in_a_bucket_open(
     tmp_path: Path,
-    s3_server: str,  # noqa: F811
-    bucket: str,  # noqa: F811
+    s3_server: str,  # noqa: F811 - a fixture
+    bucket: str,  # noqa: F811 - a fixture
 ) -> None:
     result = Path(write_result(tmp_path / "out.ome.zarr", ["nuclei"]))
     client, name = s3_client(s3_server), bucket.removeprefix("s3://")
