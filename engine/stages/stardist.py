@@ -9,16 +9,15 @@ import numpy as np
 
 from engine.methods.starconvex import BORDER, StarObjects, suppress
 from engine.stages.base import Made, Place, Raster, Stage
+from engine.stages.pooling import BandSums, under_tiles
 from tiling import BlendPlan, Box, Lattice, Tiling
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import torch
+    from collections.abc import Mapping
 
     from engine.networks.model_folder import ModelFolder
     from engine.stages.base import Frame
-    from tiling import Placement, TileRow
+    from tiling import TileRow
 
 #: Bytes of activations per pixel of a tile in one launch, float32, for the default U-Net
 #: (measured: 0.9 to 1.1 kB); halved for bfloat16.
@@ -86,9 +85,10 @@ class Candidates(Stage):
 
         box = self._box(wanted)
         plan = BlendPlan(self.lattice, box)
-        image, origin = self._padded(given["normalised"], self.lattice.reach(box))
+        image, origin = under_tiles(given["normalised"], self.lattice.reach(box), self.frame.bounds)
         network = open_network(self.model, place.launch)
-        pool = _Pool(plan, self.model.config.n_rays, self.tiling, network.device)
+        probs, squares = (BandSums(plan, 1, network.device) for _ in range(2))
+        pool = BandSums(plan, self.model.config.n_rays, network.device)
         first = box.coarsen(self.tiling.scale).start
         prob = np.empty(plan.output.shape, np.float32)
         found: list[StarObjects] = []
@@ -96,12 +96,16 @@ class Candidates(Stage):
         core = wanted["probability"].coarsen(self.tiling.scale) if "probability" in wanted else None
         for row in plan.rows():
             for places, answer, rays in network.launches(image, origin, row.tiles):
-                pool.add(places, answer, rays)
-            prob[row.band.slices()] = mean = pool.mean(row)
+                answer = answer[..., None]
+                probs.add(places, answer)
+                squares.add(places, answer**2)
+                pool.add(places, rays)
+            prob[row.band.slices()] = mean = probs.mean(row)[..., 0]
             found.append(self._candidates(mean, pool, row.band.shift(first)))
             if core is not None:
-                spread = spread.plus(pool.deviation(row, mean), row.band.shift(first), core)
-            pool.move_past(row)
+                spread = spread.plus(_deviation(squares, row, mean), row.band.shift(first), core)
+            for sums in (probs, squares, pool):
+                sums.move_past(row)
         objects = StarObjects.concatenate(found, self.model.config.n_rays)
         notes = {
             "tiles": plan.tiles,
@@ -121,16 +125,7 @@ class Candidates(Stage):
         stop = tuple(max(b.stop[k] for b in boxes) for k in range(2))
         return Box(start, stop).clip(self.frame.bounds).snap(self.tiling.scale)
 
-    def _padded(self, given: Raster, reach: Box) -> tuple[np.ndarray, tuple[int, ...]]:
-        """Image under all tiles, reflected beyond the far edge: (C, Y, X) and its first pixel."""
-        inside = given.cut(reach.clip(self.frame.bounds))
-        missing = [n - have for n, have in zip(reach.shape, inside.shape[1:], strict=True)]
-        if any(missing):
-            widths = [(0, 0), *((0, n) for n in missing)]
-            inside = np.pad(inside, widths, mode="reflect")
-        return inside, reach.start
-
-    def _candidates(self, prob: np.ndarray, pool: _Pool, band: Box) -> StarObjects:
+    def _candidates(self, prob: np.ndarray, pool: BandSums, band: Box) -> StarObjects:
         """Pixels of a band, a box of the output plane, that may be objects."""
         rows, columns = np.nonzero(prob > self.threshold)
         y, x = rows + band.start[0], columns + band.start[1]
@@ -138,7 +133,7 @@ class Candidates(Stage):
         inner = (y >= BORDER) & (y < height - BORDER) & (x >= BORDER) & (x < width - BORDER)
         rows, columns, y, x = rows[inner], columns[inner], y[inner], x[inner]
         points = np.stack([y, x], axis=1).astype(np.int64) * self.tiling.scale
-        return StarObjects(points, prob[rows, columns], pool.rays(rows, columns))
+        return StarObjects(points, prob[rows, columns], pool.mean_at(rows, columns))
 
 
 @dataclass(frozen=True)
@@ -171,61 +166,10 @@ class Spread:
         return Spread(self.pixels + part.size, self.total + int(units.sum()), largest)
 
 
-class _Pool:
-    """Sums over the tiles of one band, moved down the plane row by row.
-
-    Holds (rows, columns, 1 + R) float32 on the device: probability and rays, and beside them the
-    sum of squares of the probability.
-    """
-
-    def __init__(self, plan: BlendPlan, rays: int, tiling: Tiling, device: torch.device) -> None:
-        import torch  # not on the path of planning
-
-        self._plan = plan
-        self._top = 0
-        height, width = tiling.tile // tiling.scale, plan.output.shape[1]
-        self._sums = torch.zeros((height, width, 1 + rays), device=device)
-        self._squares = torch.zeros((height, width), device=device)
-
-    def add(self, places: Sequence[Placement], prob: torch.Tensor, rays: torch.Tensor) -> None:
-        """Add a launch: prob (N, y, x), rays (N, y, x, R), in lattice order."""
-        for k, place in enumerate(places):
-            source: tuple[Any, ...] = (k, *place.source.slices())
-            target: tuple[Any, ...] = place.target.slices((self._top, 0))
-            self._sums[target][..., 0] += prob[source]
-            self._sums[target][..., 1:] += rays[source]
-            self._squares[target] += prob[source] ** 2
-
-    def mean(self, row: TileRow) -> np.ndarray:
-        """Probability of the band that is final after `row`: (y, x) float32."""
-        mean = self._sums[: row.band.shape[0], :, 0].cpu().numpy() / self._weight(row)
-        result: np.ndarray = mean
-        return result
-
-    def deviation(self, row: TileRow, mean: np.ndarray) -> np.ndarray:
-        """Measure the deviation between the tiles that saw a pixel; NaN where only one did."""
-        weight = self._weight(row)
-        square = self._squares[: row.band.shape[0]].cpu().numpy() / weight
-        variance = np.maximum(square - mean**2, 0)
-        return np.where(weight > 1, np.sqrt(variance), np.float32(np.nan))
-
-    def rays(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Mean distances at pixels of the band: (n, R) float32."""
-        sums = np.asarray(self._sums[rows, columns, 1:].cpu().numpy())
-        mean: np.ndarray = sums / self._plan.weight[rows + self._top, columns][:, None]
-        return mean
-
-    def move_past(self, row: TileRow) -> None:
-        """Forget the rows that are final and move the others up."""
-        count = row.band.shape[0]
-        for buffer in (self._sums, self._squares):
-            kept = buffer[count:].clone()
-            buffer[: len(kept)] = kept
-            buffer[len(kept) :] = 0
-        self._top += count
-
-    def _weight(self, row: TileRow) -> np.ndarray:
-        return self._plan.weight[row.band.slices()]
+def _deviation(squares: BandSums, row: TileRow, mean: np.ndarray) -> np.ndarray:
+    """Deviation between the tiles that saw a pixel of a band; NaN where only one did."""
+    variance = np.maximum(squares.mean(row)[..., 0] - mean**2, 0)
+    return np.where(squares.weight(row) > 1, np.sqrt(variance), np.float32(np.nan))
 
 
 @dataclass(frozen=True)
