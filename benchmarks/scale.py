@@ -124,6 +124,7 @@ def plan(folder: Path, side: int, recipe: str = "identity") -> dict[str, Any]:
         seconds.append(time.perf_counter() - start)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         processor.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    said = "\n".join(line.rstrip() for line in said.replace(f"{folder}/", "").splitlines())
     return {"seconds": median(seconds), "processor_seconds": median(processor), "said": said}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,9 @@ from tests.faults.plan import KINDS, Kind
 
 if TYPE_CHECKING:
     from tests.faults.attempt import Verdict
+
+# Of a path that begins with a slash, not of an address such as s3://bucket/name.
+_FOLDERS = re.compile(r"(?<![\w:/.-])/(?:[\w.+-]+/)+")
 
 _PACKAGES = ("tilewright", "dask", "distributed", "zarr", "zarrs", "obstore", "torch", "numpy")
 
@@ -108,9 +112,14 @@ def document(
         "no_fault_struck": sorted(
             v.scenario.seed for v in verdicts if not v.error and not any(v.struck)
         ),
-        "failed": {str(v.scenario.seed): v.error[:2000] for v in verdicts if v.error},
+        "failed": {str(v.scenario.seed): _anywhere(v.error)[:2000] for v in verdicts if v.error},
         "seconds_per_seed": round(sum(v.seconds for v in verdicts) / max(1, len(verdicts)), 2),
         "longest_seconds": round(max((v.seconds for v in verdicts), default=0.0), 1),
         "faults": [asdict(row) for row in rows(verdicts)],
         "not_tried": dict(without),
     }
+
+
+def _anywhere(text: str) -> str:
+    """Text without the folders of this machine: of an absolute path its last name remains."""
+    return _FOLDERS.sub("", text)

@@ -45,3 +45,12 @@ def test_document() -> None:
     assert found["failed"] == {"2": "another result"}
     assert found["jobs"] == 2
     assert found["versions"]["tilewright"]
+
+
+def test_a_document_names_no_folder_of_a_machine() -> None:
+    said = (
+        "run '/work/a-b/seed-3/image.zarr' s3://b/seed-3/out.zarr changed ['.tilewright/x/y'] at "
+    )
+    said += "http://127.0.0.1:8787/status"
+    found = document([verdict(3, ("kill driver", True), error=said)], {})["failed"]["3"]
+    assert found == said.replace("/work/a-b/seed-3/", "")
