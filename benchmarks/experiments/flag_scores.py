@@ -79,6 +79,35 @@ def by_probability(judged: Sequence[Judged], scores: Sequence[np.ndarray]) -> Va
     return {"fp_average_precision": round(area, 4), "fp_share": round(float(right.mean()), 4)}
 
 
+def claim(rows: dict[str, Any], setting: str, asked: float) -> dict[str, Any] | None:
+    """Whether defenses are as precise as asked, and more so than each noise beyond chance.
+
+    Parameters
+    ----------
+    rows : dict
+        By kind: what each of its settings is worth, as `scores` says.
+    setting : str
+        Name of the settings that are compared; a kind without them is left out.
+    asked : float
+        Least precision.
+
+    Returns
+    -------
+    dict or None
+        ``beyond`` tells of each noise whether the whole interval of the defenses lies above its
+        own, or null where it flags nothing. None where the defenses flag nothing.
+    """
+    found = {k: row[setting]["ratios"]["precision"] for k, row in rows.items() if setting in row}
+    defenses = found.pop("pd", [None])
+    if None in defenses:
+        return None
+    return {
+        "precision": defenses,
+        "as_asked": defenses[0] >= asked,
+        "beyond": {k: None if None in v else defenses[1] > v[2] for k, v in found.items()},
+    }
+
+
 def _sums(counts: Sequence[Counts]) -> dict[str, int]:
     names = ("fp_right", "fp_wrong", "fn_right", "fn_wrong", "fp_all", "fn_found", "fn_all")
     return {name: sum(getattr(c, name) for c in counts) for name in names}
