@@ -19,16 +19,10 @@ from engine.ledger import FOLDER
 from engine.methods.flag_extras import best_first
 from engine.methods.starconvex import StarObjects, keys
 from engine.networks.defense_bank import DefenseBank, open_bank
+from engine.pixels import open_levels, plane_number, read_pixels, read_sources
 from engine.stages.base import Place, Raster
 from engine.store import StoredObject, checksum, write_file
-from engine.work import (
-    Done,
-    compute_on_device,
-    open_levels,
-    plane_number,
-    read_pixels,
-    read_sources,
-)
+from engine.work import Done, compute_on_device
 from tiling import Box, Region
 
 if TYPE_CHECKING:

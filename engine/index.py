@@ -12,8 +12,8 @@ import numpy as np
 
 from engine.errors import OutputError
 from engine.ledger import Ledger
+from engine.outlines import load_objects
 from engine.store import Location, write_atomic
-from engine.work import load_objects
 from tiling import Box, Grid, Region
 
 if TYPE_CHECKING:

@@ -18,9 +18,10 @@ from scipy import ndimage
 
 from engine.index import Index, chunk_grid, load_near, open_index
 from engine.methods.starconvex import StarObjects, keys, render
+from engine.pixels import plane_number, write_layer
 from engine.suspects import Drawing, flag_objects
 from engine.tables import objects_table, write_part
-from engine.work import Done, plane_number, write_layer
+from engine.work import Done
 from tiling import Box, Region, disagreement
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engine.pixels import open_layer, write_layer
 from engine.planning.elements import BAND
-from engine.work import Done, open_layer, write_layer
+from engine.work import Done
 from tiling import Box
 
 if TYPE_CHECKING:

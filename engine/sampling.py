@@ -16,13 +16,13 @@ import numpy as np
 
 from engine.index import make_index, save_index
 from engine.ledger import Ledger, Record
+from engine.pixels import read_pixels, save_levels
 from engine.planning.pending import pending_pixels
 from engine.recipe import StarDistRecipe
 from engine.running.outputs import create_arrays
 from engine.stages.normalise import Levels
 from engine.store import Location
 from engine.tasks import compute
-from engine.work import read_pixels, save_levels
 from tiling import Box, Region
 
 if TYPE_CHECKING:

@@ -30,10 +30,11 @@ from engine.methods.intensity import (
     value_of,
     wide,
 )
+from engine.pixels import open_levels, plane_number, read_pixels, read_sources
 from engine.recipe import StarDistRecipe
 from engine.stages.normalise import Levels
 from engine.store import checksum, write_atomic
-from engine.work import Done, open_levels, plane_number, read_pixels, read_sources
+from engine.work import Done
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -15,9 +15,9 @@ import pyarrow as pa
 from engine.flags import ObjectFlags, load_flags
 from engine.methods.flag_matching import features
 from engine.methods.starconvex import StarObjects, keys, render
+from engine.pixels import plane_number, write_layer
 from engine.planning.elements import LEAST_REACH, SUSPECTS
 from engine.tables import objects_table, write_part
-from engine.work import plane_number, write_layer
 from tiling import Box
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.methods.starconvex import keys
+from engine.pixels import plane_number
 from engine.planning.elements import SHOWN_TABLES
 from engine.store import delete_all, micrometres, write_file
-from engine.work import plane_number
 
 if TYPE_CHECKING:
     from collections.abc import Container

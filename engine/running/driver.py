@@ -12,6 +12,7 @@ from engine.cluster import ClusterSpec, open_cluster
 from engine.errors import OutputError
 from engine.index import make_index, save_index
 from engine.ledger import Ledger, State
+from engine.pixels import levels_place, save_levels
 from engine.planning.pending import waves
 from engine.running.documents import make_document
 from engine.running.listening import Outcome
@@ -31,7 +32,6 @@ from engine.statistics import (
 )
 from engine.store import read_json, remove_partial, write_json
 from engine.tables import keep_parts, part_name
-from engine.work import levels_place, save_levels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

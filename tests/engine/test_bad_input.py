@@ -50,7 +50,7 @@ def foreign_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         opened.append(open_source(path, verify=False))
         return opened[-1]
 
-    monkeypatch.setattr("engine.work.open_foreign", open_foreign)
+    monkeypatch.setattr("engine.pixels.open_foreign", open_foreign)
     yield
     for source in opened:
         source.close()

@@ -20,7 +20,7 @@ from engine.device import resident_peak
 from engine.running.outputs import create_outputs
 from engine.statistics import freeze
 from engine.tasks import perform
-from engine.work import save_levels
+from engine.pixels import save_levels
 from tiling import Box, Region
 with open(sys.argv[1], "rb") as file:
     job = pickle.load(file)

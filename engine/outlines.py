@@ -1,0 +1,64 @@
+"""Outlines of star-convex objects, kept beside OUT's arrays: labels can always be drawn again."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engine.ledger import FOLDER
+from engine.methods.starconvex import StarObjects, keys
+from engine.pixels import plane_number
+from engine.store import StoredObject, write_file
+from tiling import Grid
+
+if TYPE_CHECKING:
+    from engine.planning import Job
+    from tiling import Region
+
+
+def save_objects(job: Job, region: Region, objects: StarObjects) -> tuple[StoredObject, list[int]]:
+    """Keep the objects that a region owns, and the keys of the foreign ones that it saw.
+
+    Returns
+    -------
+    stored : StoredObject
+        The file.
+    counts : list of int
+        Objects owned in each chunk of the label image, in C order inside the core.
+    """
+    number = plane_number(job, region.plane)
+    own = objects.inside(region.core)
+    mine = objects.take(own)
+    foreign = objects.take(~own)
+    foreign = foreign.take(foreign.meeting(region.core))
+    with io.BytesIO() as buffer:
+        np.savez(
+            buffer,
+            points=mine.points,
+            scores=mine.scores,
+            rays=mine.rays,
+            seen=np.sort(keys(foreign.points, number, job.frame.extent)),
+        )
+        stored = write_file(job.out, objects_name(job, region), buffer.getvalue())
+    chunk = job.layer(job.stardist.instances.name).chunk
+    cells = Grid((), region.core.shape, (chunk, chunk))  # type: ignore[arg-type]
+    local = (mine.points - np.array(region.core.start)) // chunk
+    index = local[:, 0] * cells.shape[1] + local[:, 1]
+    return stored, [int(n) for n in np.bincount(index, minlength=len(cells))]
+
+
+def load_objects(job: Job, region: Region) -> tuple[StarObjects, np.ndarray]:
+    """Objects that a region owns, and the keys of the foreign ones that it saw."""
+    data = (job.out / objects_name(job, region)).read_bytes()
+    with np.load(io.BytesIO(data), allow_pickle=False) as found:
+        objects = StarObjects(
+            found["points"], found["scores"], found["rays"].reshape(-1, job.n_rays)
+        )
+        return objects, found["seen"]
+
+
+def objects_name(job: Job, region: Region) -> str:
+    """File, below OUT, of the polygons that a region owns; kept, some 150 bytes each."""
+    return f"{FOLDER}/objects/{job.digests['regions'][:16]}/{region.key}.npz"
