@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from skimage.io import imsave
 from stardist.data import test_image_nuclei_2d as nuclei_image
 
 from engine.device import Launch
+from engine.errors import InputError
 from engine.methods.defenses import Layout, evaluate
 from engine.networks.defense_bank import DefenseBank
 from engine.networks.model_folder import open_model
@@ -105,3 +108,43 @@ def test_fair_noises_have_the_energy_of_the_defense(scripts: Any, bank: DefenseB
         energies[kind] = float(np.sqrt(np.mean((change(pixels) - pixels) ** 2)))
     assert energies["fair_gaussian"] == pytest.approx(energies["pd"], rel=1e-3)
     assert energies["fair_poisson"] == pytest.approx(energies["pd"], rel=0.02)
+
+
+def test_images_of_other_channels_are_refused(scripts: Any, tmp_path: Path) -> None:
+    for name, shape in (("images", (256, 256, 3)), ("labels", (256, 256))):
+        (tmp_path / "val" / name).mkdir(parents=True)
+        pixels = np.full(shape, 7, np.uint8)
+        imsave(tmp_path / "val" / name / "a.png", pixels, check_contrast=False)
+    with pytest.raises(InputError, match=r"val: expected 1 channel\(s\), as model .*, found 3"):
+        _experiments(scripts).pieces_of(tmp_path, "val", open_model(MODEL))
+
+
+def _experiments(scripts: Any) -> Any:
+    """The script that shares its name with another one."""
+    spec = importlib.util.spec_from_file_location(
+        "experiments", BENCHMARKS / "experiments" / "defenses.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    scripts("flag_cache")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_claim_holds_where_intervals_lie_apart(scripts: Any) -> None:
+    def row(*interval: float | None) -> dict[str, Any]:
+        return {"tuned": {"ratios": {"precision": list(interval)}}}
+
+    claim = scripts("flag_scores").claim
+    rows = {
+        "pd": row(0.8, 0.6, 0.9), "gaussian": row(0.5, 0.4, 0.59), "poisson": row(0.4, 0.1, 0.61),
+        "fair_gaussian": row(None, None, None), "fair_poisson": {"paper": {}},
+        "probability": {},
+    }  # fmt: skip
+    told = claim(rows, "tuned", 0.73)
+    assert told["as_asked"]
+    assert told["beyond"] == {"gaussian": True, "poisson": False, "fair_gaussian": None}
+    assert not claim(rows, "tuned", 0.81)["as_asked"]
+    assert claim({"pd": row(None, None, None)}, "tuned", 0.73) is None
+    assert claim(rows, "precise", 0.73) is None
