@@ -106,8 +106,8 @@ class OpenMember:
         convs = [m for m in self._module.modules() if isinstance(m, torch.nn.Conv2d)]
         pixels = batch.shape[-2] * batch.shape[-1]
         inner = min(conv.in_channels for conv in convs[1:]) * (pixels // self._divisor**2)
-        first: int = convs[0].in_channels * pixels
-        return min(first, inner) <= _SMALL
+        small: bool = min(convs[0].in_channels * pixels, inner) <= _SMALL
+        return small
 
 
 def open_member(member: Member, launch: Launch) -> OpenMember:
