@@ -1,0 +1,288 @@
+"""The masked autoencoder of class maps: patches that are seen tell what stands in the others.
+
+Sauer et al. [004]: a vision transformer encodes the patches that can be trusted, a smaller one
+decodes all patches, where a learned token stands for those that are masked, and predicts classes.
+Masks are boolean and belong to each window; windows of one launch are padded to one number of
+tokens, and attention leaves the padding out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from engine.networks.mae_folder import MaeConfig
+
+__all__ = ["MaskedAutoencoder", "Prediction", "chosen"]
+
+# As the source and the transformers it builds on.
+NORM_EPSILON = 1e-6
+TOKEN_STD = 0.02
+
+# Longest wavelength of the rotary positions is 2π times this, in patches; a window has 32.
+ROTARY_BASE = 100.0
+SINCOS_BASE = 10000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Classes for some patches of each window.
+
+    Parameters
+    ----------
+    logits : Tensor
+        (N, L, patch², C) float32 or the dtype of the weights.
+    index : Tensor
+        (N, L) int64: which patch.
+    valid : Tensor
+        (N, L) bool: False where a row only pads.
+    """
+
+    logits: Tensor
+    index: Tensor
+    valid: Tensor
+
+
+def chosen(present: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """List the patches that are present, in order, padded to a length.
+
+    Parameters
+    ----------
+    present : Tensor
+        (N, P) bool, at most `length` True in a row.
+    length : int
+        Entries of each list, at most P.
+
+    Returns
+    -------
+    index : Tensor
+        (N, length) int64; padding names patches that are not present.
+    valid : Tensor
+        (N, length) bool: False where a list only pads.
+    """
+    order = torch.argsort((~present).to(torch.uint8), dim=1, stable=True)
+    counts = present.sum(dim=1, keepdim=True)
+    return order[:, :length], torch.arange(length, device=present.device) < counts
+
+
+class MaskedAutoencoder(nn.Module):
+    """Encoder, decoder and head; see `MaeConfig` for their sizes.
+
+    Parameters
+    ----------
+    config : MaeConfig
+        Shape of the network.
+    """
+
+    def __init__(self, config: MaeConfig) -> None:
+        super().__init__()
+        self.config = config
+        pixels, count = config.patch**2, len(config.classes)
+        dim, small = config.encoder_dim, config.decoder_dim
+        self.embed = nn.Linear(pixels * (count if config.class_input == "onehot" else 1), dim)
+        self.encoder_cls = nn.Parameter(torch.zeros(1, 1, dim))
+        self.encoder = Blocks(dim, config.encoder_depth, config.encoder_heads, config.mlp_ratio)
+        self.narrow = nn.Linear(dim, small)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, small))
+        self.decoder = Blocks(small, config.decoder_depth, config.decoder_heads, config.mlp_ratio)
+        self.head = nn.Linear(small, pixels * count)
+        self.places: Tensor
+        self.register_buffer("places", _places(config.side), persistent=False)
+        self.encoder_added: Tensor
+        self.decoder_added: Tensor
+        for name, width, scale in (
+            ("encoder_added", dim, config.position_scale), ("decoder_added", small, 1.0),
+        ):  # fmt: skip
+            added = _sincos(self.places, width) * scale
+            used = added if config.positions == "sincos" else torch.zeros_like(added)
+            self.register_buffer(name, used, persistent=False)
+
+    def forward(
+        self, patches: Tensor, visible: Tensor, wanted: Tensor, lengths: tuple[int, int]
+    ) -> Prediction:
+        """Predict the classes of the wanted patches from those that are visible.
+
+        Parameters
+        ----------
+        patches : Tensor
+            (N, P, patch²) uint8 class indices; those that are not visible have no influence.
+        visible, wanted : Tensor
+            (N, P) bool: what the encoder sees, and what the decoder holds besides the class
+            token; visible patches are among the wanted ones.
+        lengths : tuple of int
+            Patches in encoder and decoder, padding included.
+
+        Returns
+        -------
+        Prediction
+            For the wanted patches.
+        """
+        seen, seen_valid = chosen(visible, lengths[0])
+        encoded = self._encode(patches, seen, seen_valid)
+        small = self.narrow(encoded)
+        tokens = self.mask_token.to(small.dtype).expand(*patches.shape[:2], -1)
+        # Padding writes the mask token, onto patches that are not visible.
+        rows = torch.where(seen_valid[..., None], small[:, 1:], tokens[:, :1])
+        tokens = tokens.scatter(1, _wide(seen, rows.shape[2]), rows)
+        index, valid = chosen(wanted, lengths[1])
+        rows = _take(tokens, index) + self.decoder_added[index]
+        x = torch.cat([small[:, :1], rows.to(small.dtype)], dim=1)
+        x = self.decoder(x, _with_class(valid), self._turns(index, self.decoder.head_dim))
+        logits = self.head(x[:, 1:])
+        pixels, count = self.config.patch**2, len(self.config.classes)
+        return Prediction(logits.unflatten(2, (pixels, count)), index, valid)
+
+    def _encode(self, patches: Tensor, index: Tensor, valid: Tensor) -> Tensor:
+        classes = _take(patches, index)
+        dtype = self.embed.weight.dtype
+        if self.config.class_input == "onehot":
+            known = torch.arange(len(self.config.classes), device=classes.device)
+            values = (classes[..., None] == known).flatten(2).to(dtype)
+        else:
+            values = classes.to(dtype)
+        tokens = self.embed(values) + self.encoder_added[index]
+        first = self.encoder_cls.expand(len(tokens), -1, -1)
+        x = torch.cat([first.to(tokens.dtype), tokens], dim=1)
+        encoded: Tensor = self.encoder(
+            x, _with_class(valid), self._turns(index, self.encoder.head_dim)
+        )
+        return encoded
+
+    def _turns(self, index: Tensor, head_dim: int) -> tuple[Tensor, Tensor] | None:
+        if self.config.positions == "sincos":
+            return None
+        angles = _angles(self.places[index], head_dim)
+        angles = F.pad(angles, (0, 0, 1, 0))[:, None]  # the class token stands at the origin
+        dtype = self.embed.weight.dtype
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+class Blocks(nn.Module):
+    """Blocks of a transformer and the norm after them.
+
+    Parameters
+    ----------
+    dim, depth, heads, mlp_ratio : int
+        Width, number of blocks, heads, and width of the hidden layer in units of `dim`.
+    """
+
+    def __init__(self, dim: int, depth: int, heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.head_dim = dim // heads
+        self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPSILON)
+
+    def forward(self, x: Tensor, valid: Tensor, turns: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Map (N, T, D) to (N, T, D); attention leaves out tokens where `valid` (N, T) is False."""
+        for block in self.blocks:
+            x = block(x, valid, turns)
+        normed: Tensor = self.norm(x)
+        return normed
+
+
+class Block(nn.Module):
+    """Attention and a perceptron, each after a norm and added to what came in.
+
+    Parameters
+    ----------
+    dim, heads, mlp_ratio : int
+        As for `Blocks`.
+    """
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPSILON)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPSILON)
+        self.fc1 = nn.Linear(dim, mlp_ratio * dim)
+        self.fc2 = nn.Linear(mlp_ratio * dim, dim)
+
+    def forward(self, x: Tensor, valid: Tensor, turns: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Map (N, T, D) to (N, T, D), as `Blocks`."""
+        qkv = self.qkv(self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        if turns is not None:
+            q, k = _turned(q, turns), _turned(k, turns)
+        x = x + self.proj(attend(q, k, v, valid).transpose(1, 2).flatten(2))
+        added: Tensor = x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+        return added
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, valid: Tensor) -> Tensor:
+    """Attention that leaves padded keys out.
+
+    Parameters
+    ----------
+    q, k, v : Tensor
+        (N, heads, T, d).
+    valid : Tensor
+        (N, T) bool, at least one True for each window.
+
+    Returns
+    -------
+    Tensor
+        (N, heads, T, d).
+
+    Notes
+    -----
+    In bfloat16 on a CPU the products are written out: torch's fused attention does not use the
+    processor's bfloat16 multiplication there and is 2 to 6 times slower (measured, torch 2.13).
+    One window at a time: the scores of one stay in the cache.
+    """
+    keep = valid[:, None, None, :]
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
+    with torch.autocast("cpu", enabled=False):
+        barred = torch.zeros(keep.shape, dtype=q.dtype).masked_fill_(~keep, -math.inf)
+        parts = zip((q * q.shape[-1] ** -0.5), k.transpose(-1, -2), v, barred, strict=True)
+        return torch.stack([torch.softmax(a @ b + bar, dim=-1) @ c for a, b, c, bar in parts])
+
+
+def _turned(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn pairs (first half, second half) of (N, heads, T, d) by angles (N, 1, T, d / 2)."""
+    cos, sin = (t.to(x.dtype) for t in turns)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+def _places(side: int) -> Tensor:
+    """(y, x) of the patches, (P, 2) float32."""
+    steps = torch.arange(side, dtype=torch.float32)
+    return torch.cartesian_prod(steps, steps)
+
+
+def _sincos(places: Tensor, dim: int) -> Tensor:
+    """Sines and cosines of y, then of x: (P, dim) float32 (Vaswani et al. 2017, for two axes)."""
+    quarter = dim // 4
+    rates = SINCOS_BASE ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
+    angles = places.double()[..., None] * rates
+    both = torch.cat([angles.sin(), angles.cos()], dim=-1)
+    return both.flatten(1).float()
+
+
+def _angles(places: Tensor, head_dim: int) -> Tensor:
+    """Angles of y, then of x, for places (..., 2): (..., head_dim / 2) float32."""
+    quarter = head_dim // 4
+    steps = torch.arange(quarter, dtype=torch.float32, device=places.device)
+    return (places[..., None] * ROTARY_BASE ** (-steps / quarter)).flatten(-2)
+
+
+def _with_class(valid: Tensor) -> Tensor:
+    return F.pad(valid, (1, 0), value=True)
+
+
+def _wide(index: Tensor, width: int) -> Tensor:
+    return index[..., None].expand(-1, -1, width)
+
+
+def _take(rows: Tensor, index: Tensor) -> Tensor:
+    """Rows (N, P, D) at index (N, L): (N, L, D)."""
+    return rows.gather(1, _wide(index, rows.shape[2]))

@@ -1,0 +1,131 @@
+"""Masked autoencoders out of and into their folders (safetensors, float32 or float16)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from engine.errors import ModelError
+from engine.networks.mae import TOKEN_STD, MaskedAutoencoder
+from engine.networks.mae_folder import CONFIG_FILE, WEIGHTS_FILE, MaeFolder, config_values
+
+__all__ = ["initialise_mae", "load_mae", "save_mae"]
+
+
+def load_mae(folder: MaeFolder) -> MaskedAutoencoder:
+    """Build the network of a folder, ready for inference.
+
+    Parameters
+    ----------
+    folder : MaeFolder
+        As `engine.networks.mae_folder.open_mae` gives it.
+
+    Returns
+    -------
+    MaskedAutoencoder
+        float32, eval mode, no gradients.
+
+    Raises
+    ------
+    ModelError
+        If a layer is missing, is there but not in the config, has another shape, or holds a value
+        that is not finite.
+    """
+    network = MaskedAutoencoder(folder.config)
+    where = str(folder.weights)
+    try:
+        state = load_file(folder.weights)
+    except (SafetensorError, OSError, ValueError) as err:
+        raise _mismatch(where, "readable safetensors", str(err)) from err
+    own = network.state_dict()
+    for name in sorted(own.keys() ^ state.keys()):
+        found = "no such layer" if name in own else "a layer that the config does not have"
+        raise _mismatch(f"{where}: {name}", "the layers that config.json describes", found)
+    for name, tensor in own.items():
+        shape, found_shape = tuple(tensor.shape), tuple(state[name].shape)
+        if shape != found_shape:
+            raise _mismatch(f"{where}: {name}", str(shape), str(found_shape))
+        if not bool(torch.isfinite(state[name]).all()):
+            raise _mismatch(f"{where}: {name}", "finite values", "NaN or infinity")
+    network.load_state_dict({k: v.float() for k, v in state.items()})
+    return network.eval().requires_grad_(requires_grad=False)
+
+
+def save_mae(network: MaskedAutoencoder, card: str, path: Path, *, half: bool) -> None:
+    """Write a folder; it appears complete or not at all.
+
+    Parameters
+    ----------
+    network : MaskedAutoencoder
+        What to save.
+    card : str
+        Markdown for ``README.md``: what the model is, for whom, from which data, how good.
+    path : Path
+        The folder to make; its parent is made where missing.
+    half : bool
+        Whether weights are rounded to float16: half the size.
+
+    Raises
+    ------
+    ModelError
+        If `path` exists.
+    """
+    if path.exists():
+        raise ModelError(
+            where=str(path), expected="no such folder yet", found="one",
+            remedy="Choose another name or remove it.",
+        )  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dtype = torch.float16 if half else torch.float32
+    state = {k: v.detach().to(dtype).contiguous() for k, v in network.state_dict().items()}
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        temporary.chmod(0o755)  # mkdtemp makes it readable by its owner alone
+        weights = temporary / WEIGHTS_FILE
+        save_file(state, weights)
+        weights.chmod(0o644)  # safetensors too
+        values = json.dumps(config_values(network.config), indent=2) + "\n"
+        (temporary / CONFIG_FILE).write_text(values, encoding="utf-8")
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+@torch.no_grad()
+def initialise_mae(network: MaskedAutoencoder, seed: int) -> None:
+    """Draw initial weights, uniform after Glorot; biases 0, class and mask tokens normal.
+
+    Parameters
+    ----------
+    network : MaskedAutoencoder
+        Changed in place.
+    seed : int
+        Decides the weights.
+
+    Notes
+    -----
+    As He et al. 2022, "Masked autoencoders are scalable vision learners", which the source [004]
+    builds on.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.xavier_uniform_(module.weight, generator=generator)
+            torch.nn.init.zeros_(module.bias)
+    for token in (network.encoder_cls, network.mask_token):
+        torch.nn.init.normal_(token, std=TOKEN_STD, generator=generator)
+
+
+def _mismatch(where: str, expected: str, found: str) -> ModelError:
+    return ModelError(
+        where=where, expected=expected, found=found,
+        remedy="The weights do not belong to this config.json, or the file is damaged.",
+    )  # fmt: skip
