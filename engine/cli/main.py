@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from engine.cli import train
+from engine.cli.phantom import phantom
 from engine.cli.progress import CheckProgress, TerminalProgress
 from engine.cli.show import show_outcome, show_plan, show_sample, show_scores, show_verification
 from engine.errors import RecipeError, TilewrightError
@@ -34,6 +35,7 @@ app = typer.Typer(
     help="Microscopy images of any size: tiled, resumable, stitched into OME-Zarr.",
 )
 app.add_typer(train.app, name="train")
+app.command()(phantom)
 
 OUT = Console(soft_wrap=True)
 ERR = Console(stderr=True, soft_wrap=True)

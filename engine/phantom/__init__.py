@@ -22,6 +22,7 @@ than most cells have. A change of the ranges or of what is drawn raises `VERSION
 that was trained or scored on scenes has to be made anew.
 """
 
+from engine.phantom.folder import write_scenes
 from engine.phantom.parameters import (
     SEEN,
     UNSEEN,
@@ -48,4 +49,5 @@ __all__ = [
     "Truth",
     "make_scene",
     "make_truth",
+    "write_scenes",
 ]

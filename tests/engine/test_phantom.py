@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
+from command_line import commands_in
 from scipy import ndimage
 
 from engine.errors import RecipeError
 from engine.evaluation.plausibility import Plausibility, measure_plausibility
-from engine.phantom import SEEN, UNSEEN, SceneParameters, Span, make_scene, make_truth
+from engine.phantom import (
+    SEEN,
+    UNSEEN,
+    VERSION,
+    SceneParameters,
+    Span,
+    make_scene,
+    make_truth,
+    write_scenes,
+)
 
 EIGHT = np.ones((3, 3), int)
 
@@ -90,3 +102,41 @@ def test_parameters_are_checked() -> None:
         replace(SEEN, size=100)
     with pytest.raises(RecipeError, match=r"shape\.intermembrane"):
         replace(SEEN.shape, intermembrane=Span(1, 3))
+
+
+def test_command_writes_scenes_that_the_same_words_write_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tilewright = commands_in(tmp_path, monkeypatch, capsys)
+    words = ("--scenes", "2", "--seed", "9", "--size", "192", "--unseen")
+    answer = tilewright("phantom", "a", *words)
+    assert (answer.code, answer.err) == (0, "")
+    assert "a: 2 scenes of 192 x 192 pixels" in answer.out
+    assert tilewright("phantom", "b", *words).code == 0
+    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.*"))
+    assert [file.as_posix() for file in files] == [
+        "README.md",
+        "images/scene-0000.tif",
+        "images/scene-0001.tif",
+        "labels/scene-0000.tif",
+        "labels/scene-0001.tif",
+    ]
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    expected = make_scene(replace(UNSEEN, size=192), 9, 1)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a" / files[2]), expected.image)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a" / files[4]), expected.classes)
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert "--scenes 2 --seed 9 --size 192 --unseen" in card
+    assert f"version {VERSION}" in card
+    tilewright("phantom", "a", *words).refuses("a folder that is new or empty")
+    tilewright("phantom", "c", "--size", "100").refuses("at least 192 pixels")
+
+
+@pytest.mark.parametrize(("count", "seed", "word"), [(0, 0, "scenes"), (1, -1, "seed")])
+def test_folder_refuses_numbers_that_cannot_be(
+    tmp_path: Path, count: int, seed: int, word: str
+) -> None:
+    with pytest.raises(RecipeError, match=f"{word} of a phantom"):
+        next(write_scenes(tmp_path / "x", SEEN, count, seed))
+    assert not (tmp_path / "x").exists()
