@@ -86,8 +86,9 @@ def _card(parameters: SceneParameters, count: int, seed: int) -> str:
         "# Phantom mitochondria",
         "",
         (
-            f"{count} scenes of {parameters.size} x {parameters.size} pixels, drawn by tilewright's "
-            f"generator, version {VERSION}, from the `{parameters.name}` ranges with seed {seed}. "
+            f"{count} scenes of {parameters.size} x {parameters.size} pixels, drawn by the "
+            f"generator of tilewright, version {VERSION}, from the `{parameters.name}` ranges "
+            f"with seed {seed}. "
             "`images`: pan-stain, uint16. `labels`: classes, uint8."
         ),
         "",
