@@ -195,6 +195,18 @@ def test_degradation_fades_to_the_background_in_its_ellipse_only() -> None:
     assert loss.min() < 1000
 
 
+def test_degradation_falls_with_the_root_of_the_depth() -> None:
+    image = np.full((60, 200), 2000, np.uint16)
+    mitochondrion = np.zeros(image.shape, bool)
+    mitochondrion[:, 60:140] = True
+    image[~mitochondrion] = 0
+    settings = DegradeSettings(Span(16, 16))
+    answer = degrade(image, mitochondrion, ~mitochondrion, settings, np.random.default_rng(3))
+    y, x = answer.centre
+    halfway = 1 - answer.image[y + 8 - 16 * (y > 30), x] / 2000
+    assert halfway == pytest.approx(0.8 * np.sqrt(0.5), abs=0.04)
+
+
 def test_degradation_is_seeded_and_may_be_noisy() -> None:
     image, _, answer = spoiled(DegradeSettings())
     np.testing.assert_array_equal(answer.image, spoiled(DegradeSettings())[2].image)
