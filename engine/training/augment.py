@@ -1,4 +1,4 @@
-"""Crops of training images, changed at random: place, size, orientation, brightness, noise."""
+"""Crops of training images, changed at random: place, size, orientation, light, blur, noise."""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -6,6 +6,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
 from engine.errors import InputError
@@ -13,6 +14,7 @@ from engine.training.data import Sample
 
 # As stardist's train_foreground_only: this share of crops must show an object.
 FOREGROUND_SHARE = 0.9
+BLURRED_SHARE = 0.5
 _PLACES = 8
 
 _T = TypeVar("_T", bound=np.generic)
@@ -34,6 +36,11 @@ class Augmentation:
         Intensity x becomes scale · sign(x)·|x|^gamma + shift.
     noise : float
         Largest standard deviation of added Gaussian noise, in units of normalised intensity.
+    blur : float
+        Largest standard deviation of a Gaussian blur, in pixels, for half of the crops; 0: none.
+    exposure : float
+        Uneven exposure: intensities are multiplied by a smooth field within 1 ± this, which is
+        drawn at 3 by 3 points; in [0, 1], 0: none.
 
     Raises
     ------
@@ -48,6 +55,8 @@ class Augmentation:
     shift: tuple[float, float] = (-0.15, 0.15)
     gamma: tuple[float, float] = (0.7, 1.4)
     noise: float = 0.04
+    blur: float = 0.0
+    exposure: float = 0.0
 
     def __post_init__(self) -> None:
         for field in ("zoom", "scale", "gamma", "shift"):
@@ -57,11 +66,14 @@ class Augmentation:
                     where=f"augmentation.{field}", expected="low <= high, factors > 0",
                     found=f"({low}, {high})", remedy="Correct the range.",
                 )  # fmt: skip
-        if not 0 <= self.zoom_share <= 1 or self.noise < 0:
-            raise InputError(
-                where="augmentation", expected="zoom_share in [0, 1] and noise >= 0",
-                found=f"{self.zoom_share} and {self.noise}", remedy="Correct the values.",
-            )  # fmt: skip
+        for field, most in (("zoom_share", 1), ("noise", np.inf), ("blur", np.inf),
+                            ("exposure", 1)):  # fmt: skip
+            value = getattr(self, field)
+            if not 0 <= value <= most:
+                raise InputError(
+                    where=f"augmentation.{field}", expected=f"a number in [0, {most}]",
+                    found=str(value), remedy="Correct the value.",
+                )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +196,24 @@ def _turn(array: NDArray[_T], quarters: int, *, flip: bool) -> NDArray[_T]:
 def _relit(
     image: NDArray[np.float32], how: Augmentation, rng: np.random.Generator
 ) -> NDArray[np.float32]:
+    if how.exposure:
+        image = image * _exposure(image.shape[-1], how.exposure, rng)
+    if how.blur and rng.random() < BLURRED_SHARE:
+        sigma = rng.uniform(0, how.blur)
+        image = gaussian_filter(image, (0, sigma, sigma), mode="nearest", truncate=3.0)
     gamma, scale, shift = (rng.uniform(*r) for r in (how.gamma, how.scale, how.shift))
     sigma = rng.uniform(0, how.noise)
     bent = np.sign(image) * np.abs(image) ** np.float32(gamma)
     noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(sigma)
     relit: NDArray[np.float32] = bent * np.float32(scale) + np.float32(shift) + noise
     return relit
+
+
+def _exposure(size: int, most: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Draw a smooth field within 1 ± `most`: 3 by 3 values, interpolated linearly; (S, S)."""
+    places = np.linspace(0, 2, size, dtype=np.float32)
+    # Hat functions: the weight of each of the three points at each pixel.
+    weights = np.clip(1 - np.abs(places[:, None] - np.arange(3, dtype=np.float32)), 0, 1)
+    values = rng.uniform(1 - most, 1 + most, (3, 3)).astype(np.float32)
+    field: NDArray[np.float32] = weights @ values @ weights.T
+    return field

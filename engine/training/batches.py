@@ -71,11 +71,38 @@ class Batches:
     def make(self, number: int) -> Batch:
         """Make batch `number`; the same number gives the same batch in any process."""
         rng = np.random.default_rng((self.seed, number))
-        areas = np.array([max(1.0, s.labels.size / self.size**2) for s in self.samples])
-        weights = np.sqrt(areas)
-        picks = rng.choice(len(self.samples), size=self.batch, p=weights / weights.sum())
-        crops = [draw_crop(self.samples[i], self.size, self.augmentation, rng) for i in picks]
+        crops = draw_crops(self.samples, (self.batch, self.size), self.augmentation, rng)
         return collate(crops, self.n_rays, self.grid)
+
+
+def draw_crops(
+    samples: Sequence[Sample],
+    count_size: tuple[int, int],
+    how: Augmentation,
+    rng: np.random.Generator,
+) -> list[Crop]:
+    """Draw changed crops, each of a sample drawn with the weight that `Batches` tells.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        Where to cut.
+    count_size : tuple of int
+        Number of crops and side of each.
+    how : Augmentation
+        What may happen to a crop.
+    rng : numpy.random.Generator
+        Decides everything.
+
+    Returns
+    -------
+    list of Crop
+        In the order drawn.
+    """
+    count, size = count_size
+    weights = np.sqrt([max(1.0, s.labels.size / size**2) for s in samples])
+    picks = rng.choice(len(samples), size=count, p=weights / weights.sum())
+    return [draw_crop(samples[i], size, how, rng) for i in picks]
 
 
 def validation_batches(
@@ -95,11 +122,29 @@ def validation_batches(
     tuple of Batch
         The last one may be smaller.
     """
-    places = [(s, corner) for s in samples for corner in _lattice(s.labels.shape, size)]
-    chosen = np.linspace(0, len(places) - 1, min(len(places), VALIDATION_CROPS)).round()
-    crops = [cut(sample, corner, size) for sample, corner in (places[int(i)] for i in chosen)]
+    crops = validation_crops(samples, size)
     pieces = (crops[i : i + batch] for i in range(0, len(crops), batch))
     return tuple(collate(piece, n_rays, grid) for piece in pieces)
+
+
+def validation_crops(samples: Sequence[Sample], size: int) -> list[Crop]:
+    """Cut crops on a regular lattice, unchanged, at most `VALIDATION_CROPS`, evenly chosen.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        Validation images.
+    size : int
+        Side of a crop.
+
+    Returns
+    -------
+    list of Crop
+        In the order of `samples`.
+    """
+    places = [(s, corner) for s in samples for corner in _lattice(s.labels.shape, size)]
+    chosen = np.linspace(0, len(places) - 1, min(len(places), VALIDATION_CROPS)).round()
+    return [cut(sample, corner, size) for sample, corner in (places[int(i)] for i in chosen)]
 
 
 def collate(crops: Sequence[Crop], n_rays: int, grid: tuple[int, int]) -> Batch:

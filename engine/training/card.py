@@ -1,7 +1,7 @@
 """The card of a trained model: what it is, where from, how good, for whom."""
 
 from engine.networks.model_folder import StarDistConfig
-from engine.training.fitting import Fitting
+from engine.training.fitting import Elapsed
 from engine.training.options import TrainOptions
 from engine.training.thresholds import Optimum
 from engine.training.whole_image import SCORED_IOUS
@@ -36,7 +36,7 @@ def model_card(
     config: StarDistConfig,
     optimum: Optimum,
     counts: tuple[int, int],
-    fitting: Fitting,
+    fitting: Elapsed,
 ) -> str:
     """Write the card of a model that was just trained.
 
@@ -50,7 +50,7 @@ def model_card(
         Thresholds and validation scores.
     counts : tuple of int
         Images for training and for validation.
-    fitting : Fitting
+    fitting : Elapsed
         The finished training.
 
     Returns

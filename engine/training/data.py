@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tifffile
@@ -49,12 +49,15 @@ class Sample:
     image : ndarray
         (C, H, W) float32, normalised so that percentiles 1 and 99.8 of a channel are 0 and 1.
     labels : ndarray
-        (H, W) int32, 0 background, ids 1…n without gaps.
+        (H, W) int32, 0 background; ids 1…n without gaps, or classes.
     """
 
     name: str
     image: NDArray[np.float32]
     labels: NDArray[np.int32]
+
+
+PairT = TypeVar("PairT", Pair, Sample)
 
 
 def find_pairs(images: Path, labels: Path) -> tuple[Pair, ...]:
@@ -105,13 +108,7 @@ def read_samples(pairs: Sequence[Pair]) -> tuple[Sample, ...]:
         pixels are not finite, or there is no object in any image.
     """
     samples = tuple(_read_sample(pair) for pair in pairs)
-    channels = samples[0].image.shape[0]
-    for pair, sample in zip(pairs, samples, strict=True):
-        if sample.image.shape[0] != channels:
-            raise InputError(
-                where=str(pair.image), expected=f"{channels} channels, as in {pairs[0].image}",
-                found=str(sample.image.shape[0]), remedy="Train on images of one kind.",
-            )  # fmt: skip
+    check_channels(samples)
     if not any(sample.labels.any() for sample in samples):
         raise InputError(
             where=str(pairs[0].labels.parent), expected="objects in at least one label image",
@@ -121,13 +118,13 @@ def read_samples(pairs: Sequence[Pair]) -> tuple[Sample, ...]:
 
 
 def split_pairs(
-    pairs: Sequence[Pair], fraction: float, seed: int
-) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
+    pairs: Sequence[PairT], fraction: float, seed: int
+) -> tuple[tuple[PairT, ...], tuple[PairT, ...]]:
     """Split by image, at random: overlapping pieces of one image never stand on both sides.
 
     Parameters
     ----------
-    pairs : sequence of Pair
+    pairs : sequence of Pair or of Sample
         At least two.
     fraction : float
         Share of the second part, in (0, 1); at least one image on each side.
@@ -136,8 +133,8 @@ def split_pairs(
 
     Returns
     -------
-    train, val : tuple of Pair
-        Both sorted by name.
+    train, val : tuple
+        Both in the order of `pairs`.
 
     Raises
     ------
@@ -153,6 +150,94 @@ def split_pairs(
     chosen = set(np.random.default_rng(seed).permutation(len(pairs))[:n_val].tolist())
     train = tuple(p for i, p in enumerate(pairs) if i not in chosen)
     return train, tuple(p for i, p in enumerate(pairs) if i in chosen)
+
+
+def read_pair(pair: Pair) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Read and check a pair.
+
+    Parameters
+    ----------
+    pair : Pair
+        What to read.
+
+    Returns
+    -------
+    image : ndarray
+        (C, H, W), real numbers.
+    labels : ndarray
+        (H, W), integers >= 0.
+
+    Raises
+    ------
+    InputError
+        As `read_samples`.
+    """
+    pixels, labels = read_pixels(pair.image), read_pixels(pair.labels)
+    if pixels.ndim not in (2, 3):
+        raise InputError(
+            where=str(pair.image), expected="axes (y, x) or (y, x, channel)",
+            found=f"shape {pixels.shape}", remedy="Write one plane per file.",
+        )  # fmt: skip
+    image = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+    check_planes(image, labels, (str(pair.image), str(pair.labels)))
+    return image, labels
+
+
+def check_planes(image: NDArray[Any], labels: NDArray[Any], where: tuple[str, str]) -> None:
+    """Refuse an image and labels that do not go together.
+
+    Parameters
+    ----------
+    image : ndarray
+        (C, H, W).
+    labels : ndarray
+        Should be (H, W), integers >= 0.
+    where : tuple of str
+        What messages call the two.
+
+    Raises
+    ------
+    InputError
+        If labels are not integers or of another size, or pixels are not finite.
+    """
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min(initial=0) < 0:
+        raise InputError(
+            where=where[1], expected="integer labels >= 0",
+            found=f"{labels.dtype} from {labels.min(initial=0)}",
+            remedy="Write ids as an integer type, 0 for background.",
+        )  # fmt: skip
+    if image.shape[1:] != labels.shape:
+        raise InputError(
+            where=where[1], expected=f"shape {image.shape[1:]}, that of {where[0]}",
+            found=str(labels.shape), remedy="Labels have their image's height and width.",
+        )  # fmt: skip
+    if not np.isfinite(image).all():
+        raise InputError(
+            where=where[0], expected="finite pixels", found="NaN or infinity",
+            remedy="Replace them.",
+        )  # fmt: skip
+
+
+def check_channels(samples: Sequence[Sample]) -> None:
+    """Refuse images of different numbers of channels.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        At least one.
+
+    Raises
+    ------
+    InputError
+        Naming the first image that differs from the first of all.
+    """
+    channels = samples[0].image.shape[0]
+    for sample in samples:
+        if sample.image.shape[0] != channels:
+            raise InputError(
+                where=sample.name, expected=f"{channels} channels, as {samples[0].name} has",
+                found=str(sample.image.shape[0]), remedy="Train on images of one kind.",
+            )  # fmt: skip
 
 
 def normalise(image: NDArray[np.generic]) -> NDArray[np.float32]:
@@ -198,34 +283,13 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def _read_sample(pair: Pair) -> Sample:
-    pixels, labels = _read(pair.image), _read(pair.labels)
-    if pixels.ndim not in (2, 3):
-        raise InputError(
-            where=str(pair.image), expected="axes (y, x) or (y, x, channel)",
-            found=f"shape {pixels.shape}", remedy="Write one plane per file.",
-        )  # fmt: skip
-    image = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
-    if not np.issubdtype(labels.dtype, np.integer) or labels.min(initial=0) < 0:
-        raise InputError(
-            where=str(pair.labels), expected="integer labels >= 0",
-            found=f"{labels.dtype} from {labels.min(initial=0)}",
-            remedy="Write ids as an integer type, 0 for background.",
-        )  # fmt: skip
-    if image.shape[1:] != labels.shape:
-        raise InputError(
-            where=str(pair.labels), expected=f"shape {image.shape[1:]}, that of {pair.image}",
-            found=str(labels.shape), remedy="Labels have their image's height and width.",
-        )  # fmt: skip
-    if not np.isfinite(image).all():
-        raise InputError(
-            where=str(pair.image), expected="finite pixels", found="NaN or infinity",
-            remedy="Replace them.",
-        )  # fmt: skip
+    image, labels = read_pair(pair)
     dense = relabel_sequential(labels)[0].astype(np.int32)
     return Sample(pair.name, normalise(image), dense)
 
 
-def _read(path: Path) -> NDArray[Any]:
+def read_pixels(path: Path) -> NDArray[Any]:
+    """Read a PNG or TIFF whole; an `InputError` says why it cannot be."""
     try:
         tiff = path.suffix.lower() in TIFF_SUFFIXES
         pixels: NDArray[Any] = np.asarray(tifffile.imread(path) if tiff else imread(path))

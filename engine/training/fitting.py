@@ -1,17 +1,16 @@
-"""Fitting a StarDist network: steps, averaged weights, schedule; everything that resumes."""
+"""Fitting a network: steps, averaged weights, schedule; everything that resumes."""
 
+import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from engine.networks.star_unet import StarDistUNet
-from engine.training.batches import Batch, Batches
 from engine.training.checkpoint import Checkpoint
-from engine.training.options import TrainOptions
-from engine.training.star_loss import StarLoss, star_loss
 
 WARM_UP_STEPS = 200
 WEIGHT_DECAY = 1e-4
@@ -20,19 +19,86 @@ WEIGHT_DECAY = 1e-4
 AVERAGE_DECAY = 0.998
 
 
-class Fitting:
+class Imaged(Protocol):
+    """A batch: what is asked of it here is how many images it holds."""
+
+    @property
+    def image(self) -> Tensor:
+        """(B, C, S, S) float32."""
+
+
+class Pace(Protocol):
+    """How long and how fast: part of the options of a training."""
+
+    @property
+    def epochs(self) -> int:
+        """Epochs at the most."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Highest rate."""
+
+    @property
+    def budget_minutes(self) -> float | None:
+        """Time in which the schedule ends."""
+
+
+class Elapsed(Protocol):
+    """What a card tells of a fitting that is done."""
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+
+    @property
+    def best_loss(self) -> float:
+        """The best validation loss."""
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of training."""
+
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
+BatchT = TypeVar("BatchT", bound=Imaged)
+
+
+@dataclass(frozen=True, slots=True)
+class Goal(Generic[NetworkT, BatchT]):
+    """What a network is fitted to.
+
+    Parameters
+    ----------
+    make : callable
+        Training batch by its number.
+    validation : sequence
+        Validation batches.
+    loss : callable
+        Loss of a network on a batch, a scalar.
+    """
+
+    make: Callable[[int], BatchT]
+    validation: Sequence[BatchT]
+    loss: Callable[[NetworkT, BatchT], Tensor]
+
+
+class Fitting(Generic[NetworkT, BatchT]):
     """The state of a training between two epochs, and how it advances.
 
     Parameters
     ----------
-    network : StarDistUNet
+    network : Module
         The network to train; changed in place.
-    batches : Batches
-        Training batches.
-    validation : sequence of Batch
-        Validation batches.
-    options : TrainOptions
-        What decides the training.
+    goal : Goal
+        Batches and loss.
+    pace : Pace
+        Epochs, steps, rate and time.
+    warm_up : int
+        Steps until the rate is at its highest.
 
     Attributes
     ----------
@@ -46,26 +112,26 @@ class Fitting:
 
     def __init__(
         self,
-        network: StarDistUNet,
-        batches: Batches,
-        validation: Sequence[Batch],
-        options: TrainOptions,
+        network: NetworkT,
+        goal: Goal[NetworkT, BatchT],
+        pace: Pace,
+        *,
+        warm_up: int = WARM_UP_STEPS,
     ) -> None:
         self.network = channels_last(network)
-        self.options = options
         self.epoch, self.stale, self.best_loss, self.elapsed_s = 0, 0, math.inf, 0.0
-        self._batches, self._validation = batches, validation
+        self._goal, self._pace, self._warm_up = goal, pace, warm_up
         self._optimiser = torch.optim.AdamW(
-            network.parameters(), lr=options.learning_rate, weight_decay=WEIGHT_DECAY, fused=True
+            network.parameters(), lr=pace.learning_rate, weight_decay=WEIGHT_DECAY, fused=True
         )
         self._average = _copy(network.state_dict())
         self._best = _copy(self._average)
-        self._mirror = channels_last(StarDistUNet(network.config)).eval()
+        self._mirror = copy.deepcopy(network).eval()
 
     @property
     def done(self) -> float:
         """Share of the schedule that is used up: of its epochs, or of the time if that is more."""
-        share = self.epoch / self.options.epochs
+        share = self.epoch / self._pace.epochs
         return min(1.0, max(share, self._time_share(self.elapsed_s)))
 
     @property
@@ -81,12 +147,12 @@ class Fitting:
         tuple of float
             Mean training loss and validation loss.
         """
-        begin, base, steps = time.monotonic(), self.elapsed_s, self.options.steps
+        begin, base, steps = time.monotonic(), self.elapsed_s, self._pace.steps
         total = 0.0
         for i in range(steps):
             step = self.epoch * steps + i
             used = self._time_share(base + time.monotonic() - begin)
-            total += self._step(step, min(1.0, max(step / (self.options.epochs * steps), used)))
+            total += self._step(step, min(1.0, max(step / (self._pace.epochs * steps), used)))
         val_loss = self._validate()
         self.epoch += 1
         self.stale += 1
@@ -95,18 +161,24 @@ class Fitting:
         self.elapsed_s = base + time.monotonic() - begin
         return total / steps, val_loss
 
-    def averaged(self) -> StarDistUNet:
-        """Copy the averaged weights into a network for inference."""
-        return self._inference(self._average)
+    def averaged(self) -> NetworkT:
+        """Copy the averaged weights into a network in eval mode."""
+        return self._loaded(self._average)
 
-    def best(self) -> StarDistUNet:
-        """Copy the averaged weights of the best validation loss into a network for inference."""
-        return self._inference(self._best)
+    def best(self) -> NetworkT:
+        """Copy the averaged weights of the best validation loss into a network in eval mode."""
+        return self._loaded(self._best)
 
-    def checkpoint(self) -> Checkpoint:
-        """Take all state; the tensors are shared until the next step."""
+    def checkpoint(self, deciding: dict[str, str]) -> Checkpoint:
+        """Take all state; the tensors are shared until the next step.
+
+        Parameters
+        ----------
+        deciding : dict
+            The options that decide the result.
+        """
         return Checkpoint(
-            deciding=self.options.deciding(),
+            deciding=deciding,
             network=self.network.state_dict(),
             average=self._average,
             best=self._best,
@@ -126,22 +198,16 @@ class Fitting:
         self.best_loss, self.elapsed_s = checkpoint.best_loss, checkpoint.elapsed_s
 
     def _step(self, number: int, done: float) -> float:
-        rate = self.options.learning_rate * _schedule(number, done)
+        rate = self._pace.learning_rate * _schedule(number, done, self._warm_up)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         self.network.train()
         self._optimiser.zero_grad(set_to_none=True)
-        loss = self._loss(self.network, self._batches.make(number))
-        loss.total.backward()  # type: ignore[no-untyped-call]
+        loss = self._goal.loss(self.network, self._goal.make(number))
+        loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         self._accumulate(number)
-        return float(loss.total.detach())
-
-    def _loss(self, network: StarDistUNet, batch: Batch) -> StarLoss:
-        half = self.options.precision == "bfloat16"
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            logits, dist = network.raw(batch.image)
-        return star_loss(logits, dist, batch)
+        return float(loss.detach())
 
     @torch.no_grad()
     def _accumulate(self, number: int) -> None:
@@ -155,26 +221,26 @@ class Fitting:
     @torch.no_grad()
     def _validate(self) -> float:
         self._mirror.load_state_dict(self._average)
-        losses = [float(self._loss(self._mirror, b).total) for b in self._validation]
-        weights = [b.image.shape[0] for b in self._validation]
+        losses = [float(self._goal.loss(self._mirror, b)) for b in self._goal.validation]
+        weights = [b.image.shape[0] for b in self._goal.validation]
         return sum(v * w for v, w in zip(losses, weights, strict=True)) / sum(weights)
 
-    def _inference(self, state: dict[str, Tensor]) -> StarDistUNet:
+    def _loaded(self, state: dict[str, Tensor]) -> NetworkT:
         self._mirror.load_state_dict(state)
-        return channels_last(self._mirror.fuse().requires_grad_(requires_grad=False))
+        return copy.deepcopy(self._mirror)
 
     def _time_share(self, elapsed_s: float) -> float:
-        minutes = self.options.budget_minutes
+        minutes = self._pace.budget_minutes
         return 0.0 if minutes is None else elapsed_s / (60 * minutes)
 
 
 @torch.no_grad()
-def initialise(network: StarDistUNet, seed: int) -> None:
+def initialise(network: nn.Module, seed: int) -> None:
     """Draw initial weights, uniform after Glorot as stardist does; biases are 0.
 
     Parameters
     ----------
-    network : StarDistUNet
+    network : Module
         Changed in place.
     seed : int
         Decides the weights.
@@ -187,17 +253,17 @@ def initialise(network: StarDistUNet, seed: int) -> None:
                 torch.nn.init.zeros_(module.bias)
 
 
-def channels_last(network: StarDistUNet) -> StarDistUNet:
+def channels_last(network: NetworkT) -> NetworkT:
     """Lay out a network's weights channels last, in place: twice as fast on CPUs.
 
     Parameters
     ----------
-    network : StarDistUNet
+    network : Module
         Changed in place.
 
     Returns
     -------
-    StarDistUNet
+    Module
         The same network.
     """
     for parameter in network.parameters():
@@ -206,9 +272,9 @@ def channels_last(network: StarDistUNet) -> StarDistUNet:
     return network
 
 
-def _schedule(number: int, done: float) -> float:
+def _schedule(number: int, done: float, warm_up: int) -> float:
     """Share of the highest rate: a linear warm-up, and a cosine from 1 to 0."""
-    return min(1.0, (number + 1) / WARM_UP_STEPS) * 0.5 * (1 + math.cos(math.pi * done))
+    return min(1.0, (number + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:

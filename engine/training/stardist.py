@@ -7,21 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from engine.errors import InputError, OutputError
 from engine.networks.model_folder import StarDistConfig, Thresholds, open_model
 from engine.networks.star_unet import StarDistUNet
 from engine.networks.stardist import load_network, save_folder
-from engine.training.batches import Batches, validation_batches
+from engine.training.batches import Batch, Batches, validation_batches
 from engine.training.card import model_card
 from engine.training.checkpoint import read_checkpoint, write_checkpoint
 from engine.training.data import Sample, find_pairs, read_samples, split_pairs
-from engine.training.fitting import Fitting, initialise
+from engine.training.fitting import Fitting, Goal, channels_last, initialise
 from engine.training.options import Progress, TrainOptions
+from engine.training.star_loss import star_loss
 from engine.training.thresholds import optimise_thresholds
 from engine.training.whole_image import SCORED_IOUS, score_network
 
 logger = logging.getLogger(__name__)
+
+StarFitting = Fitting[StarDistUNet, Batch]
 
 CHECKPOINT_FILE = "checkpoint.pt"
 
@@ -93,9 +97,9 @@ def train_stardist(options: TrainOptions, on_progress: Callable[[Progress], None
         logger.info("continuing after epoch %d", fitting.epoch)
     while fitting.done < 1 and fitting.stale < options.patience:
         loss, val_loss = fitting.run_epoch()
-        write_checkpoint(fitting.checkpoint(), work / CHECKPOINT_FILE)
-        on_progress(_progress(fitting, data, loss, val_loss))
-    _finish(fitting, data)
+        write_checkpoint(fitting.checkpoint(options.deciding()), work / CHECKPOINT_FILE)
+        on_progress(_progress(fitting, options, data, (loss, val_loss)))
+    _finish(fitting, options, data)
     shutil.rmtree(work)
     return options.out
 
@@ -152,34 +156,45 @@ def _make_network(options: TrainOptions, channels: int) -> StarDistUNet:
     return network
 
 
-def _prepare(options: TrainOptions, data: TrainingData, network: StarDistUNet) -> Fitting:
+def _prepare(options: TrainOptions, data: TrainingData, network: StarDistUNet) -> StarFitting:
     rays, grid = network.config.n_rays, network.config.grid
     batches = Batches(
         data.train, options.size, options.batch, rays, grid, options.augmentation, options.seed
     )
     validation = validation_batches(data.val, options.size, options.batch, rays, grid)
-    return Fitting(network, batches, validation, options)
+    half = options.precision == "bfloat16"
+
+    def loss(network: StarDistUNet, batch: Batch) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            logits, dist = network.raw(batch.image)
+        return star_loss(logits, dist, batch).total
+
+    return Fitting(network, Goal(batches.make, validation, loss), options)
 
 
-def _progress(fitting: Fitting, data: TrainingData, loss: float, val_loss: float) -> Progress:
-    options = fitting.options
+def _inference(network: StarDistUNet) -> StarDistUNet:
+    return channels_last(network.fuse().requires_grad_(requires_grad=False))
+
+
+def _progress(
+    fitting: StarFitting, options: TrainOptions, data: TrainingData, losses: tuple[float, float]
+) -> Progress:
     f1 = None
     if options.score_every and fitting.epoch % options.score_every == 0:
         half = options.precision == "bfloat16"
-        f1 = score_network(fitting.averaged(), data.val, WATCHING, bfloat16=half)
+        f1 = score_network(_inference(fitting.averaged()), data.val, WATCHING, bfloat16=half)
     progress = Progress(
-        epoch=fitting.epoch, epochs=options.epochs, done=fitting.done, loss=loss,
-        val_loss=val_loss, best_val_loss=fitting.best_loss,
+        epoch=fitting.epoch, epochs=options.epochs, done=fitting.done, loss=losses[0],
+        val_loss=losses[1], best_val_loss=fitting.best_loss,
         learning_rate=fitting.learning_rate, elapsed_s=fitting.elapsed_s, f1=f1,
     )  # fmt: skip
     logger.info("%s", progress)
     return progress
 
 
-def _finish(fitting: Fitting, data: TrainingData) -> None:
-    network = fitting.best()
+def _finish(fitting: StarFitting, options: TrainOptions, data: TrainingData) -> None:
+    network = _inference(fitting.best())
     optimum = optimise_thresholds(network, data.val)
     logger.info("%s, F1 at %s: %s", optimum.thresholds, SCORED_IOUS, optimum.f1)
-    options = fitting.options
     card = model_card(options, network.config, optimum, (len(data.train), len(data.val)), fitting)
     save_folder(network, optimum.thresholds, card, options.out)
