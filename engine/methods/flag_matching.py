@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from engine.device import Device
     from engine.methods.starconvex import StarObjects
 
 #: Numbers that describe an object.
@@ -92,13 +93,15 @@ class Pairing:
         return Comparison(~(self.mutual & near), distance, extra)
 
 
-def features(objects: StarObjects) -> np.ndarray:
+def features(objects: StarObjects, device: Device = "cpu") -> np.ndarray:
     """Describe objects by box and centroid of their polygons.
 
     Parameters
     ----------
     objects : StarObjects
         In the plane's coordinates.
+    device : {"cpu", "cuda"}
+        Where to compute.
 
     Returns
     -------
@@ -112,6 +115,10 @@ def features(objects: StarObjects) -> np.ndarray:
     added to the centre in float64, where that is exact: an object is described alike wherever in
     the plane it lies. The triangle of rays k and k + 1 has the area r_k r_(k+1) sin(2 pi / R) / 2.
     """
+    if device == "cuda":
+        from engine.methods import flag_device
+
+        return flag_device.features(objects, device)
     centre = objects.points.astype(np.float64)
     local = _around_zero(objects).astype(np.float64)
     following = np.roll(local, -1, axis=2)
@@ -125,7 +132,7 @@ def features(objects: StarObjects) -> np.ndarray:
     return np.concatenate([low[:, ::-1], high[:, ::-1], (centroid + centre)[:, ::-1]], axis=1)
 
 
-def pair(reference: np.ndarray, variant: np.ndarray) -> Pairing:
+def pair(reference: np.ndarray, variant: np.ndarray, device: Device = "cpu") -> Pairing:
     """Find the nearest objects of each side on the other.
 
     Parameters
@@ -133,14 +140,16 @@ def pair(reference: np.ndarray, variant: np.ndarray) -> Pairing:
     reference, variant : ndarray of shape (n, 6) and (m, 6), float64
         As `features` gives them, the objects in the order of `suppress`: of equally near ones the
         first counts, which does not depend on where objects came from.
+    device : {"cpu", "cuda"}
+        Where to compute.
 
     Returns
     -------
     Pairing
         Euclidean distances of all six numbers; a shift by d pixels along an axis is sqrt(3) d.
     """
-    to_variant, distance = _nearest(reference, variant)
-    to_reference, variant_distance = _nearest(variant, reference)
+    to_variant, distance = _nearest(reference, variant, device)
+    to_reference, variant_distance = _nearest(variant, reference, device)
     return Pairing(
         distance,
         _returns(to_variant, to_reference),
@@ -149,7 +158,9 @@ def pair(reference: np.ndarray, variant: np.ndarray) -> Pairing:
     )
 
 
-def compare(reference: np.ndarray, variant: np.ndarray, tau: float) -> Comparison:
+def compare(
+    reference: np.ndarray, variant: np.ndarray, tau: float, device: Device = "cpu"
+) -> Comparison:
     """Compare a reference with one variant of the image, both as `features` gives them.
 
     Parameters
@@ -158,6 +169,8 @@ def compare(reference: np.ndarray, variant: np.ndarray, tau: float) -> Compariso
         In the order of `suppress`.
     tau : float
         Largest distance of a match (15 in the paper).
+    device : {"cpu", "cuda"}
+        Where to compute.
 
     Returns
     -------
@@ -170,7 +183,7 @@ def compare(reference: np.ndarray, variant: np.ndarray, tau: float) -> Compariso
     ValueError
         If tau is negative or no number.
     """
-    return pair(reference, variant).at(tau)
+    return pair(reference, variant, device).at(tau)
 
 
 def _around_zero(objects: StarObjects) -> np.ndarray:
@@ -181,10 +194,14 @@ def _around_zero(objects: StarObjects) -> np.ndarray:
     return moved.outlines()
 
 
-def _nearest(of: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _nearest(of: np.ndarray, among: np.ndarray, device: Device) -> tuple[np.ndarray, np.ndarray]:
     """Index, (n,) int64, and distance, (n,) float64; -1 and infinity where there is none."""
     if len(of) == 0 or len(among) == 0:
         return np.full(len(of), -1, np.int64), np.full(len(of), np.inf)
+    if device == "cuda":
+        from engine.methods import flag_device
+
+        return flag_device.nearest(of, among, device)
     from scipy.spatial import cKDTree  # not on the path of planning
 
     distances, indices = cKDTree(among).query(of, k=min(2, len(among)))

@@ -16,9 +16,17 @@ Two convex sets, one in each polygon, meet in a convex set (drawn: the two polyg
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING, TypeVar
+
 import numpy as np
 from scipy.spatial import cKDTree
 from stardist.nms import non_maximum_suppression_inds
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NumbersT = TypeVar("NumbersT", np.ndarray, "Tensor")
 
 #: Farthest, in pixels, that the package moves an outline, twice half a pixel on either axis: it
 #: truncates vertices (relative to their common shift of half a pixel) and rounds crossings. With
@@ -29,7 +37,7 @@ MARGIN = 1.5
 LARGEST_PLACE = 2.0**20
 
 #: Largest sum that the package's float32 areas hold exactly.
-_EXACT = 2.0**24
+EXACT = 2.0**24
 
 #: Fewest rays for which half-planes through the rays' ends cut a convex set out of a polygon.
 _FEWEST_RAYS = 8
@@ -103,10 +111,23 @@ def _left_out(
 def _sound(points: np.ndarray, reach: np.ndarray) -> np.ndarray:
     """Mask of the candidates for which `MARGIN` holds and the package's areas are exact."""
     low, high = points.min(axis=1) - reach, points.max(axis=1) + reach
-    # Twice a fan's area as seen from pixel (0, 0): the largest sum on the way to an area.
-    sums = 2 * np.sqrt(2) * high * (2 * reach + 2) + 8 * (reach + 2) ** 2
-    sound: np.ndarray = (low >= 1) & (high < LARGEST_PLACE) & (sums < _EXACT)
+    exact: np.ndarray = largest_sum(high, reach) < EXACT
+    sound: np.ndarray = (low >= 1) & (high < LARGEST_PLACE) & exact
     return sound
+
+
+def largest_sum(high: NumbersT, reach: NumbersT) -> NumbersT:
+    """Bound the largest sum on the package's way to an area, twice a fan's area from pixel (0, 0).
+
+    Parameters
+    ----------
+    high : ndarray or Tensor of shape (n,)
+        Largest coordinate of each polygon.
+    reach : the same
+        Longest ray of each.
+    """
+    bound: NumbersT = 2 * math.sqrt(2) * high * (2 * reach + 2) + 8 * (reach + 2) ** 2
+    return bound
 
 
 def _peaks(points: np.ndarray) -> np.ndarray:

@@ -12,11 +12,12 @@ stardist, scikit-image and what they import take half of the time of a command t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from engine.device import Device
     from tiling import Box
 
 #: Output pixels at the image's edge where StarDist takes no candidate (its default ``b``).
@@ -136,7 +137,7 @@ def keys(points: np.ndarray, plane: int, extent: tuple[int, int]) -> np.ndarray:
     return names
 
 
-def suppress(candidates: StarObjects, threshold: float) -> StarObjects:
+def suppress(candidates: StarObjects, threshold: float, device: Device = "cpu") -> StarObjects:
     """Keep the best of overlapping candidates.
 
     Parameters
@@ -145,6 +146,8 @@ def suppress(candidates: StarObjects, threshold: float) -> StarObjects:
         In any order.
     threshold : float
         A candidate goes where it overlaps a better one by more than this share of the smaller.
+    device : {"cpu", "cuda"}
+        Where to decide; the survivors are the same.
 
     Returns
     -------
@@ -157,6 +160,10 @@ def suppress(candidates: StarObjects, threshold: float) -> StarObjects:
     ValueError
         If a ray is not finite or reaches beyond `LARGEST_COORDINATE`.
     """
+    if device == "cuda":
+        from engine.methods.star_device import suppress_on
+
+        return suppress_on(device, candidates, threshold)
     _check_outlines(candidates)
     order = np.lexsort((candidates.points[:, 1], candidates.points[:, 0], -candidates.scores))
     ordered = candidates.take(order)
@@ -175,13 +182,31 @@ def _check_outlines(objects: StarObjects) -> None:
     far = objects.rays.max(axis=1).astype(np.float64) + objects.points.max(axis=1)
     good = np.isfinite(objects.rays).all(axis=1) & (far <= LARGEST_COORDINATE)
     if not good.all():
-        worst = objects.points[np.flatnonzero(~good)[0]].tolist()
-        msg = (
-            f"outlines must be finite and within 2^30 pixels, got {np.count_nonzero(~good)} of "
-            f"{len(good)} that are not, the first at (y, x) = {tuple(worst)}: the network gave "
-            "rays that are no distances; look at the intensities there, or at the weights"
-        )
-        raise ValueError(msg)
+        refuse_outlines(objects.points, good)
+
+
+def refuse_outlines(points: np.ndarray, good: np.ndarray) -> NoReturn:
+    """Raise for polygons that integer geometry cannot hold.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n, 2), int64
+        Centres (y, x).
+    good : ndarray of shape (n,), bool
+        Those that it can hold; not all.
+
+    Raises
+    ------
+    ValueError
+        Always, naming the first of the others.
+    """
+    worst = points[np.flatnonzero(~good)[0]].tolist()
+    msg = (
+        f"outlines must be finite and within 2^30 pixels, got {np.count_nonzero(~good)} of "
+        f"{len(good)} that are not, the first at (y, x) = {tuple(worst)}: the network gave "
+        "rays that are no distances; look at the intensities there, or at the weights"
+    )
+    raise ValueError(msg)
 
 
 def render(objects: StarObjects, box: Box) -> np.ndarray:

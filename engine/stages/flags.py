@@ -25,6 +25,7 @@ from tiling import Box
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from engine.device import Device
     from engine.networks.defense_bank import DefenseBank
     from engine.recipe import FlagSettings
     from engine.stages.base import Frame, Pipeline
@@ -136,7 +137,8 @@ class Flags(Stage):
         normalised: Raster = given["normalised"]
         reference: StarObjects = given["reference"]
         table = self._table(len(self.bank))
-        fields = [self._open(box, reference) for box in self.fields(wanted["flags"])]
+        device = place.launch.device
+        fields = [self._open(box, reference, device) for box in self.fields(wanted["flags"])]
         variants = tiles = 0
         for number, coefficients in enumerate(self.bank.coefficients):
             open_fields = [one for one in fields if not self._is_settled(one, table)]
@@ -151,7 +153,7 @@ class Flags(Stage):
                 tiles += int(made.notes["network.tiles"])
                 for one in open_fields:
                     if group.contains(one.box):
-                        self._look(one, number, made.products["objects"])
+                        self._look(one, number, made.products["objects"], device)
             variants += len(open_fields)
         flagged = [self._close(one, table, wanted["flags"]) for one in fields]
         notes = {"variants": variants, "fields": len(fields), "tiles": tiles}
@@ -164,9 +166,9 @@ class Flags(Stage):
     def _near(self, box: Box) -> Box:
         return box.grow(self.margin).clip(self.frame.bounds)
 
-    def _open(self, box: Box, reference: StarObjects) -> _Field:
+    def _open(self, box: Box, reference: StarObjects, device: Device) -> _Field:
         near = reference.take(reference.inside(self._near(box)))
-        return _Field(box, near, features(near), near.inside(box), Votes.none(len(near)))
+        return _Field(box, near, features(near, device), near.inside(box), Votes.none(len(near)))
 
     def _is_settled(self, one: _Field, table: np.ndarray) -> bool:
         """Whether a field may be left: few of its own flags are expected to change any more."""
@@ -179,10 +181,11 @@ class Flags(Stage):
         wanted = {"objects": self._near(group)}
         return self.segmentation.run_from({"normalised": variant}, wanted, place)
 
-    def _look(self, one: _Field, number: int, found: StarObjects) -> None:
+    def _look(self, one: _Field, number: int, found: StarObjects, device: Device) -> None:
         """Count the vote of a defense in one field."""
         variant = found.take(found.inside(self._near(one.box)))
-        comparison = compare(one.features, features(variant), self.settings.tau)
+        known, seen = one.features, features(variant, device)
+        comparison = compare(known, seen, self.settings.tau, device)
         one.votes = one.votes.add(comparison)
         one.looked += 1
         extra = variant.take(comparison.extra)

@@ -73,6 +73,11 @@ class Candidates(Stage):
         candidates = pixels // 4 * (rays + 4) * 4 * 2
         return self.device_memory(wanted) + 4 * pixels + candidates + padded
 
+    def kept(self, wanted: Mapping[str, Box]) -> int:
+        """Bytes of the probability map, and of candidates in a quarter of its pixels."""
+        pixels = self._box(wanted).size // self.tiling.scale**2
+        return 4 * pixels + pixels // 4 * (self.model.config.n_rays + 4) * 4
+
     def device_memory(self, wanted: Mapping[str, Box]) -> int:
         """Bytes of one band, and of the activations of one launch."""
         width = self._box(wanted).shape[1] // self.tiling.scale
@@ -209,6 +214,7 @@ class Instances(Stage):
         """Suppress; what survives is split into own and foreign by the caller."""
         candidates: StarObjects = given["candidates"]
         near = wanted["objects"].grow(self.halo).clip(self.frame.bounds)
-        objects = suppress(candidates.take(candidates.inside(near)), self.threshold)
+        candidates = candidates.take(candidates.inside(near))
+        objects = suppress(candidates, self.threshold, place.launch.device)
         own = int(objects.inside(wanted["objects"]).sum())
         return Made({"objects": objects}, {"objects": own})
