@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from engine.cli.train_flags import flags
+from engine.cli.train_unet import unet
 from engine.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Train models on your own images.")
 app.command()(flags)
+app.command()(unet)
 
 OUT = Console(soft_wrap=True)
 
