@@ -74,7 +74,7 @@ def summarise(plan: Plan, records: Mapping[str, Iterable[Record]]) -> dict[str, 
         "worker_bytes_peak": max((s.peak for s in sums.values()), default=0),
     }
     if "regions" in sums and sums["regions"].regions:
-        report |= _network(sums["regions"])
+        report |= _network(sums["regions"]) | {"smaller_launches": _smaller(sums)}
     if "labels" in sums and sums["labels"].regions:
         report |= _objects(sums["labels"])
     return report
@@ -90,8 +90,16 @@ def _network(done: _Sums) -> dict[str, Any]:
         "halo": done.largest["halo"],
         "tile_overlap_deviation_mean": total / pixels if pixels else 0.0,
         "tile_overlap_deviation_largest": done.largest["network.overlap_deviation_largest"],
-        "smaller_launches": done.smaller_launches,
     }
+
+
+def _smaller(sums: Mapping[str, _Sums]) -> list[str]:
+    """Name the regions that took smaller launches, with the pass where it is a later one."""
+    return [
+        place if name == "regions" else f"{name}, {place}"
+        for name, done in sums.items()
+        for place in done.smaller_launches
+    ]
 
 
 def _objects(drawn: _Sums) -> dict[str, Any]:

@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from journeys import Runner, read, save_image
+from journeys import Runner, make_bank, read, save_image
 
 from engine.checking import kept_passes
 from engine.device import is_out_of_memory
 from engine.ledger import Ledger, Record
+from engine.networks.model_folder import open_model
 from engine.networks.runtime import OpenNetwork
 from engine.store import Location
 
@@ -80,6 +81,23 @@ def test_smaller_launches_give_the_same_and_are_told(
     tables = [pq.read_table(o / "tables" / "nuclei.parquet").sort_by("id") for o in (whole, out)]
     assert tables[0].equals(tables[1])
     assert tables[0].num_rows > 50
+
+
+def test_smaller_launches_of_the_flags_are_told_too(
+    tmp_path: Path,
+    nuclei: np.ndarray,
+    model: str,
+    run_recipe: Runner,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = save_image(tmp_path / "image.zarr", nuclei[:300, :300])
+    bank = make_bank(tmp_path / "bank.safetensors", open_model(model).sha256, 1)
+    out, settings = tmp_path / "out.ome.zarr", (*SETTINGS, f"flags.bank={bank}")
+    predict, _ = refusing(above=1)
+    monkeypatch.setattr(OpenNetwork, "predict", predict)
+    told = run_recipe(image, out, *settings, "resources.region=512").report["smaller_launches"]
+    (record,) = records(out)
+    assert told == [f"{record.region}: 1 tiles", f"flags, {record.region}: 1 tiles"]
 
 
 def test_trouble_that_passes_leaves_the_launch_as_it_was(
