@@ -42,7 +42,7 @@ from common import RESULTS, machine, save
 
 from engine.device import Launch, choose_precision
 from engine.errors import InputError
-from engine.methods.defenses import stretch
+from engine.methods.defenses import perturb, perturb_field, stretch
 from engine.methods.starconvex import StarObjects, render
 from engine.networks.defense_bank import DefenseBank, open_bank
 from engine.networks.model_folder import ModelFolder, open_model
@@ -51,7 +51,7 @@ from engine.training.defense_pieces import Piece, cut_pieces
 from engine.training.defense_scoring import score_labels
 from engine.training.flag_judging import Judged, judge
 from engine.training.flag_options import TAUS, FlagSetting
-from engine.training.flag_variants import Segmenter, bank_changes
+from engine.training.flag_variants import Segmenter
 from tiling import Box
 
 if TYPE_CHECKING:
@@ -102,13 +102,14 @@ def first_experiment(bank: DefenseBank, model: ModelFolder, data: Path) -> dict[
     pieces = {piece.origin: piece for piece in pieces_of(data, "train", model)}
     segmenter = Segmenter(model, Launch("cpu", "float32", 1))
     again, means = [], []
-    for coefficients, origin in zip(bank.fields(), bank.origins, strict=True):
+    how = perturb_field if bank.mode == "field" else perturb
+    for field, origin in zip(bank.fields(), bank.origins, strict=True):
         piece = pieces[origin]
-        (change,) = bank_changes(coefficients[None], 1)
-        before, after = (segmenter.objects([p])[0] for p in (piece.pixels, change(piece.pixels)))
+        both = [how(piece.pixels, field, strength) for strength in (0, 1)]
         box = Box.of_shape(piece.labels.shape)
-        again.append([score_labels(piece.labels, render(o, box)).f1 for o in (before, after)])
-        means.append([float(p.mean()) for p in (piece.pixels, change(piece.pixels))])
+        found = [segmenter.objects([pixels])[0] for pixels in both]
+        again.append([score_labels(piece.labels, render(o, box)).f1 for o in found])
+        means.append([float(pixels.mean()) for pixels in both])
     f1 = np.array(again)
     fields = bank.fields()
     rms = np.sqrt(np.mean(fields.astype(np.float64) ** 2, axis=(1, 2)))
