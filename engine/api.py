@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from engine.device import Launch
 from engine.errors import InputError, OutputError, RecipeError, ResourceError
 from engine.planning import Wish, make_ingest_plan, make_plan, with_marks
 from engine.recipe import Resources, Storage, load_settings
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from engine.checking import Depth
     from engine.evaluation import Evaluation
     from engine.evaluation.labels import LabelArray
-    from engine.planning import Plan
+    from engine.planning import Job, Plan
     from engine.recipe import Settings
     from engine.running import Listener, Outcome
     from engine.verifying import Verification
@@ -142,9 +143,9 @@ def checked(
 
     depth: Depth = "bytes" if check == "bytes" else "listing"
     document = prepared.document()
-    beside = document["tables"] if prepared.choice.beside else ""
     passes = kept_passes(document)
-    outputs = check_outputs(prepared.job.out, passes, depth, beside, tell)
+    tables = document.get("tables_at", {})
+    outputs = check_outputs(prepared.job.out, passes, depth, tables, tell)
     inputs = check_inputs(prepared.job, passes, depth, tell)
     return with_marks(prepared, joined(outputs, inputs).marks)
 
@@ -205,11 +206,8 @@ def run_plan(prepared: Plan, cluster: str, listener: Listener | None = None) -> 
     """Run a plan that was already made; see `run`."""
     from engine.running import execute  # planning needs no scheduler
 
-    if prepared.job.model is not None and prepared.pending:
-        from engine.networks.stardist import load_network  # planning needs no torch
-
-        # Weights that do not fit config.json are refused here, not found by every region.
-        load_network(prepared.job.model)
+    if prepared.job.launch is not None and prepared.pending:
+        _check_weights(prepared.job)
         if cluster == "local":
             _check_device(prepared)
     if cluster != "local":
@@ -222,6 +220,21 @@ def run_plan(prepared: Plan, cluster: str, listener: Listener | None = None) -> 
             )
         _check_cluster(cluster)
     return execute(prepared, cluster, listener or Silent())
+
+
+def _check_weights(job: Job) -> None:
+    """Refuse weights that do not fit their configuration here, before every region finds out."""
+    # Planning needs no torch.
+    from engine.networks.ensemble_runtime import open_member
+    from engine.networks.mae_weights import load_mae
+    from engine.networks.stardist import load_network
+
+    if job.model is not None:
+        load_network(job.model)
+    for member in job.ensemble.members if job.ensemble else ():
+        open_member(member, Launch("cpu", "float32", 1))
+    if job.mae is not None:
+        load_mae(job.mae)
 
 
 def _check_device(prepared: Plan) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from engine.device import cores
 from engine.errors import InputError, OutputError
 from engine.ledger import Ledger, Mark, State
+from engine.planning.elements import SHOWN_TABLES
 from engine.store import (
     Checker,
     ImageReader,
@@ -88,7 +89,7 @@ def check_outputs(
     out: Location,
     passes: Sequence[Kept],
     depth: Depth,
-    tables: str = "",
+    tables: Mapping[str, str],
     tell: Callable[[str, int], None] = lambda _name, _done: None,
 ) -> Findings:
     """Look for every object that the records name.
@@ -101,8 +102,8 @@ def check_outputs(
         What is looked at.
     depth : {'listing', 'bytes'}
         How closely.
-    tables : str
-        Folder, below OUT, where the parts of the table lie now; "" where users see them.
+    tables : mapping of str to str
+        Folder, below OUT, where the parts of each table lie now.
     tell : callable
         Is told the pass and the regions that were looked at since it was last told.
 
@@ -240,8 +241,10 @@ def _requests(place: Location) -> int:
     return cores() if place.is_local else _REQUESTS
 
 
-def _moved(stored: StoredObject, tables: str) -> StoredObject:
+def _moved(stored: StoredObject, tables: Mapping[str, str]) -> StoredObject:
     """Part of a table as it lies now: beside, until its run is published."""
-    if not tables or not stored.name.startswith("tables/"):
+    folder, _, part = stored.name.rpartition("/")
+    above, _, name = folder.rpartition("/")
+    if above != SHOWN_TABLES:
         return stored
-    return replace(stored, name=f"{tables}/{stored.name.removeprefix('tables/')}")
+    return replace(stored, name=f"{tables.get(name.removesuffix('.parquet'), folder)}/{part}")

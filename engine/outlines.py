@@ -3,19 +3,50 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from engine.ledger import FOLDER
 from engine.methods.starconvex import StarObjects, keys
-from engine.pixels import plane_number
+from engine.pixels import plane_number, quantise, write_layer
 from engine.store import StoredObject, write_file
 from tiling import Grid
 
 if TYPE_CHECKING:
     from engine.planning import Job
+    from engine.stages.base import Made, Raster
     from tiling import Region
+
+
+def save_stars(
+    job: Job, region: Region, made: Made
+) -> tuple[tuple[StoredObject, ...], dict[str, Any]]:
+    """Keep what the regions pass found of star-convex objects: probability, and outlines.
+
+    Parameters
+    ----------
+    job : Job
+        The run.
+    region : Region
+        Plane and core in pixels of the level that is read.
+    made : Made
+        What the stages made.
+
+    Returns
+    -------
+    stored : tuple of StoredObject
+        What the record keeps of what was written; nothing where the recipe finds no such objects.
+    notes : dict
+        ``reach``, the longest ray of an object, and ``counts``, objects by chunk.
+    """
+    if job.model is None:
+        return (), {}
+    probability: Raster = made.products["probability"]
+    stored = write_layer(job, "probability", region, quantise(probability.cut(region.core)))
+    objects: StarObjects = made.products["objects"]
+    kept, counts = save_objects(job, region, objects)
+    return (*stored, kept), {"reach": objects.reach, "counts": counts}
 
 
 def save_objects(job: Job, region: Region, objects: StarObjects) -> tuple[StoredObject, list[int]]:

@@ -90,6 +90,13 @@ def write_layer(
     return tuple(stored)
 
 
+def read_layer(job: Job, name: str, plane: tuple[int, ...], box: Box) -> np.ndarray:
+    """Read a box of level 0 of a layer of one channel: (y, x) in its dtype."""
+    layer = job.layer(name)
+    at: Any = (*layer.leading(plane, 0), *box.coarsen(layer.scale).slices())
+    return np.asarray(open_layer(job, name, 0).array[at])
+
+
 def quantise(probability: np.ndarray) -> np.ndarray:
     """Store probabilities in [0, 1] as uint8: 255 is 1; nothing is ever computed from these."""
     levels: np.ndarray = np.rint(np.clip(probability, 0, 1) * 255)

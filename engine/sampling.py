@@ -18,7 +18,7 @@ from engine.index import make_index, save_index
 from engine.ledger import Ledger, Record
 from engine.pixels import read_pixels, save_levels
 from engine.planning.pending import pending_pixels
-from engine.recipe import StarDistRecipe
+from engine.recipe import IdentityRecipe
 from engine.running.outputs import create_arrays
 from engine.stages.normalise import Levels
 from engine.store import Location
@@ -81,23 +81,24 @@ def measure(plan: Plan) -> Sample:
 def _time(job: Job, first: Pass, region: Region) -> float:
     """Seconds of one region, through the passes that compute it."""
     create_arrays(job)
-    segments = isinstance(job.recipe, StarDistRecipe)
+    segments = not isinstance(job.recipe, IdentityRecipe)
     if segments:
         save_levels(job, _own_levels(job, region))
     start = time.perf_counter()
     done = compute(job, first, region)
     if segments:
         record = Record(first.name, region, first.digest, 0.0, 0, "", notes=done.notes)
-        job = replace(job, index=save_index(job, make_index(job, [record])))
+        if job.model is not None:
+            job = replace(job, index=save_index(job, make_index(job, [record])))
         for step in job.passes():
-            if step.kind in ("flags", "labels"):
+            if step.kind in ("flags", "labels", "repair"):
                 compute(job, step, region)
     return time.perf_counter() - start
 
 
 def _own_levels(job: Job, region: Region) -> Levels:
     """Percentiles of the region itself, for all planes."""
-    settings = job.stardist.normalise
+    settings = job.network.normalise
     pixels = read_pixels(job, region.plane, region.core).astype(np.float32)
     low, high = np.nanpercentile(pixels, [settings.low, settings.high], axis=(1, 2))
     return Levels(low.astype(np.float32), np.maximum(high, low + 1e-6).astype(np.float32))

@@ -31,7 +31,7 @@ from engine.methods.intensity import (
     wide,
 )
 from engine.pixels import open_levels, plane_number, read_pixels, read_sources
-from engine.recipe import StarDistRecipe
+from engine.recipe import NetworkRecipe
 from engine.stages.normalise import Levels
 from engine.store import checksum, write_atomic
 from engine.work import Done
@@ -49,12 +49,12 @@ if TYPE_CHECKING:
 
 def counts(job: Job) -> bool:
     """Whether a run has a pass 0."""
-    return isinstance(job.recipe, StarDistRecipe)
+    return isinstance(job.recipe, NetworkRecipe)
 
 
 def sweeps(job: Job) -> tuple[str, ...]:
     """Names of the sweeps of pass 0, in order."""
-    if job.stardist.normalise.over == "local" or not wide(job.frame.dtype):
+    if job.network.normalise.over == "local" or not wide(job.frame.dtype):
         return ("statistics",)
     return ("coarse", "fine")
 
@@ -72,7 +72,7 @@ def statistics_region(job: Job, step: Pass, region: Region) -> Done:
     notes: dict[str, Any] = {}
     if step.name == "fine":
         arrays = _fine(job, region, pixels)
-    elif job.stardist.normalise.over == "local":
+    elif job.network.normalise.over == "local":
         arrays, bad = _cells(job, region, pixels)
         notes = {"nonfinite": bad}
     else:
@@ -94,7 +94,7 @@ def check_finite(job: Job, records: Iterable[Record]) -> None:
     InputError
         If a first sweep counted some.
     """
-    if job.stardist.input.nonfinite != "refuse":
+    if job.network.input.nonfinite != "refuse":
         return
     bad = [record for record in records if record.notes["nonfinite"]]
     if bad:
@@ -129,11 +129,11 @@ def freeze(job: Job, regions: Iterable[Region]) -> Levels:
     InputError
         If each plane and channel has one value: there is nothing to normalise by.
     """
-    if job.stardist.normalise.over == "local":
+    if job.network.normalise.over == "local":
         levels = _lattice(job, regions)
     else:
         low, high = _percentiles(job, regions)
-        by_plane = job.stardist.normalise.over == "plane"
+        by_plane = job.network.normalise.over == "plane"
         levels = Levels(low, high) if by_plane else Levels(low[0], high[0])
     if (levels.high <= levels.low).all():
         raise InputError(
@@ -217,7 +217,7 @@ def _percentiles(job: Job, regions: Iterable[Region]) -> tuple[np.ndarray, np.nd
                     key = key << 16 | place_of(fine[k][key], rest)[0]
                 keys.append(key)
             a, b, c, d = (value_of(key, dtype) for key in keys)
-            n, settings = int(total.sum()), job.stardist.normalise
+            n, settings = int(total.sum()), job.network.normalise
             low = between(a, b, ranks(n, settings.low)[2])
             high = between(c, d, ranks(n, settings.high)[2])
             least, most = (value_of(key, dtype) for key in limits)
@@ -233,7 +233,7 @@ def _apart(low: float, high: float, least: float, most: float) -> tuple[float, f
 
 def _wanted(job: Job, total: np.ndarray) -> list[int]:
     """Ranks next to the low and to the high percentile."""
-    n, settings = int(total.sum()), job.stardist.normalise
+    n, settings = int(total.sum()), job.network.normalise
     return [*ranks(n, settings.low)[:2], *ranks(n, settings.high)[:2]]
 
 
@@ -279,7 +279,7 @@ def _fine(job: Job, region: Region, pixels: np.ndarray) -> dict[str, np.ndarray]
 
 def _cells(job: Job, region: Region, pixels: np.ndarray) -> tuple[dict[str, np.ndarray], int]:
     """Percentiles, least and largest value of lattice cells; and the pixels that are not finite."""
-    settings, bad = job.stardist.normalise, 0
+    settings, bad = job.network.normalise, 0
     cells = list(region.core.split((settings.cell, settings.cell)))
     values = np.zeros((len(cells), 4, len(pixels)), np.float32)
     for n, cell in enumerate(cells):
@@ -296,7 +296,7 @@ def _cells(job: Job, region: Region, pixels: np.ndarray) -> tuple[dict[str, np.n
 
 def _lattice(job: Job, regions: Iterable[Region]) -> Levels:
     """Percentiles of lattice cells, with a floor to the contrast so that noise is not stretched."""
-    settings = job.stardist.normalise
+    settings = job.network.normalise
     planes = int(np.prod(job.frame.planes, dtype=np.int64))
     cells = [-(-n // settings.cell) for n in job.frame.extent]
     found = np.zeros((4, planes, job.frame.channels, *cells), np.float32)
@@ -319,11 +319,11 @@ def _first(job: Job) -> str:
 
 def _group(job: Job, region: Region) -> int:
     """Which planes are normalised alike: number of those of a region."""
-    return plane_number(job, region.plane) if job.stardist.normalise.over == "plane" else 0
+    return plane_number(job, region.plane) if job.network.normalise.over == "plane" else 0
 
 
 def _group_count(job: Job) -> int:
-    by_plane = job.stardist.normalise.over == "plane"
+    by_plane = job.network.normalise.over == "plane"
     return int(np.prod(job.frame.planes, dtype=np.int64)) if by_plane else 1
 
 

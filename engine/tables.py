@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 
 from engine.methods.starconvex import keys
 from engine.pixels import plane_number
-from engine.planning.elements import SHOWN_TABLES
+from engine.planning.elements import shown_table
 from engine.store import delete_all, micrometres, write_file
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Mapping
 
     from engine.methods.starconvex import StarObjects
-    from engine.planning import Job
+    from engine.planning import Job, Layer
     from engine.store import Location, StoredObject
     from tiling import Region
 
@@ -50,23 +50,62 @@ def objects_table(
         pixel size is unknown. A box is half-open.
     """
     order = np.argsort(ids, kind="stable")
-    area, y, x, y0, x0, y1, x1 = measures[order].T
-    layer = job.layer(job.stardist.instances.name)
+    rows = Rows(plane, ids[order], objects.points[order], measures[order])
+    scores = {"probability": pa.array(objects.scores[order], pa.float32())}
+    return placed_table(job, job.layer(job.stardist.instances.name), rows, scores)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Objects of one plane, sorted by id.
+
+    Parameters
+    ----------
+    plane : tuple of int
+        Index on every leading axis.
+    ids : ndarray of shape (n,), uint64
+        Dense ids.
+    points : ndarray of shape (n, 2), int64
+        Anchors, which give the keys.
+    measures : ndarray of shape (n, 7), float64
+        Area, centroid y and x, box y0, x0, y1, x1, in pixels.
+    """
+
+    plane: tuple[int, ...]
+    ids: np.ndarray
+    points: np.ndarray
+    measures: np.ndarray
+
+
+def placed_table(job: Job, layer: Layer, rows: Rows, more: Mapping[str, pa.Array]) -> pa.Table:
+    """Rows of objects with their places, in pixels and in micrometres, around columns of their own.
+
+    Parameters
+    ----------
+    job : Job
+        The run.
+    layer : Layer
+        The label image that shows them.
+    rows : Rows
+        The objects.
+    more : mapping of str to pyarrow.Array
+        Columns that stand between pixels and micrometres.
+    """
+    area, y, x, y0, x0, y1, x1 = rows.measures.T
     names = [axis.name for axis in layer.axes[:-2]]
-    columns: dict[str, pa.Array] = {"id": pa.array(ids[order], pa.uint64())}
-    number = plane_number(job, plane)
-    points = objects.points[order]
-    columns["key"] = pa.array(keys(points, number, job.frame.extent), pa.uint64())
-    for name, index in zip(names, plane, strict=True):
-        columns[name] = pa.array(np.full(len(order), index), pa.int32())
+    columns: dict[str, pa.Array] = {"id": pa.array(rows.ids, pa.uint64())}
+    number = plane_number(job, rows.plane)
+    columns["key"] = pa.array(keys(rows.points, number, job.frame.extent), pa.uint64())
+    for name, index in zip(names, rows.plane, strict=True):
+        columns[name] = pa.array(np.full(len(rows.ids), index), pa.int32())
     pixels = {"y": y, "x": x, "y0": y0, "x0": x0, "y1": y1, "x1": x1}
     whole = {"y0", "x0", "y1", "x1"}
     for name, values in pixels.items():
         kind = pa.int64() if name in whole else pa.float64()
         columns[name] = pa.array(values).cast(kind)
     columns["area"] = pa.array(area).cast(pa.int64())
-    columns["probability"] = pa.array(objects.scores[order], pa.float32())
-    columns |= _physical(job, pixels, area)
+    columns |= more
+    columns |= physical_columns(layer, pixels, area)
     return pa.table(columns)
 
 
@@ -81,8 +120,8 @@ def write_part(job: Job, table: str, region: Region, rows: pa.Table) -> StoredOb
     name = part_name(region)
     with io.BytesIO() as buffer:
         pq.write_table(rows, buffer, compression="zstd")
-        stored = write_file(job.out, f"{job.table(table)}/{name}", buffer.getvalue())
-    return replace(stored, name=f"{replace(job, tables=SHOWN_TABLES).table(table)}/{name}")
+        stored = write_file(job.out, f"{job.tables[table]}/{name}", buffer.getvalue())
+    return replace(stored, name=f"{shown_table(table)}/{name}")
 
 
 def part_name(region: Region) -> str:
@@ -106,9 +145,10 @@ def keep_parts(out: Location, folder: str, known: Container[str]) -> None:
     delete_all(place / name for name in place.children()[1] if name not in known)
 
 
-def _physical(job: Job, pixels: dict[str, np.ndarray], area: np.ndarray) -> dict[str, pa.Array]:
+def physical_columns(
+    layer: Layer, pixels: Mapping[str, np.ndarray], area: np.ndarray
+) -> dict[str, pa.Array]:
     """Columns in micrometres: places of pixel centres and edges, and the area."""
-    layer = job.layer(job.stardist.instances.name)
     level = layer.levels[0]
     steps = [
         micrometres(size, axis.unit)

@@ -15,7 +15,9 @@ from engine.device import resident_peak
 from engine.flags import flag_region
 from engine.labels import label_region
 from engine.ledger import Record, RecordWriter
+from engine.objects import object_region
 from engine.pyramid import reduce_region
+from engine.repairs import repair_region
 from engine.statistics import statistics_region
 from engine.store import is_fatal
 from engine.work import Done, copy_region, process_region
@@ -223,6 +225,10 @@ def compute(job: Job, step: Pass, region: Region) -> Done:
             return flag_region(job, region)
         case "labels":
             return label_region(job, region)
+        case "repair":
+            return repair_region(job, region)
+        case "objects":
+            return object_region(job, region)
         case "copy":
             return copy_region(job, region)
         case "pyramid":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from engine.checking import Findings, check_documents, check_outputs, joined, kept_passes
 from engine.errors import OutputError
-from engine.ledger import FOLDER, Lease, Ledger, beating, take_over
+from engine.ledger import Lease, Ledger, beating, take_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,9 +101,8 @@ def _look(ledger: Ledger, depth: Depth, tell: Callable[[str, int], None]) -> Ver
         if document is not None:
             missing = check_documents(ledger.out, document)
             documents += missing
-            beside = document["tables"] if document["tables"].startswith(FOLDER) else ""
             if not missing:
-                passes = kept_passes(document)
-                findings.append(check_outputs(ledger.out, passes, depth, beside, tell))
+                passes, tables = kept_passes(document), document.get("tables_at", {})
+                findings.append(check_outputs(ledger.out, passes, depth, tables, tell))
     found = joined(*findings) if findings else Findings(0, 0, ())
     return Verification(found, tuple(documents), repaired=False)

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engine.class_maps import save_classes
 from engine.device import is_out_of_memory, release_memory
 from engine.errors import RegionError
-from engine.outlines import save_objects
-from engine.pixels import open_levels, quantise, read_pixels, read_sources, write_layer
+from engine.outlines import save_stars
+from engine.pixels import open_levels, read_pixels, read_sources, write_layer
 from engine.stages.base import Place, Raster
 from engine.store import StoredObject, checksum
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from engine.device import Launch
-    from engine.methods.starconvex import StarObjects
     from engine.planning import Job
     from engine.stages.base import Made
     from tiling import Region
@@ -62,7 +62,7 @@ class Done:
 
 
 def process_region(job: Job, region: Region) -> Done:
-    """Segment one region: its probability map, and the objects that it owns or saw.
+    """Run the networks over one region, and keep the maps and the objects that they make.
 
     Parameters
     ----------
@@ -77,27 +77,29 @@ def process_region(job: Job, region: Region) -> Done:
         Its notes name the box that was read, and the tiles of a launch where the device had no
         memory for as many as planned.
     """
-    halo = job.stardist.instances.halo
+    halo = job.halo
     while True:
         pipeline = job.pipeline(open_levels(job), halo)
         outer = pipeline.fold(job.wanted(region.core))["image"]
         sources = read_sources(job, region.plane, outer)
         pixels = read_pixels(job, region.plane, outer)
         made = _segment(job, region, Raster(outer, pixels), halo)
-        needed = wider_halo(made.products["candidates"].reach, halo, job)
+        needed = wider_halo(made.products["candidates"].reach, halo, job) if halo else 0
         if needed == halo:
             break
         _LOG.info("%s: halo %d for rays longer than %d serves", region, needed, halo)
         halo = needed
         # The second round takes the memory of the first.
         del made, pixels
-    probability: Raster = made.products["probability"]
-    stored = write_layer(job, "probability", region, quantise(probability.cut(region.core)))
-    objects: StarObjects = made.products["objects"]
-    kept, counts = save_objects(job, region, objects)
-    notes = {**made.notes, "halo": halo, "reach": objects.reach, "counts": counts}
-    notes["read"] = [*outer.start, *outer.stop]
-    return Done(notes, (*stored, kept), sources, checksum(pixels))
+    stored: list[StoredObject] = []
+    notes: dict[str, Any] = {**made.notes, "read": [*outer.start, *outer.stop]}
+    if halo:
+        notes["halo"] = halo
+    for save in (save_stars, save_classes):
+        kept, more = save(job, region, made)
+        stored += kept
+        notes |= more
+    return Done(notes, tuple(stored), sources, checksum(pixels))
 
 
 def _segment(job: Job, region: Region, raster: Raster, halo: int) -> Made:

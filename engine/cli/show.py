@@ -12,6 +12,7 @@ from engine.report import REASONS
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from engine.device import Launch
     from engine.evaluation import Evaluation
     from engine.planning import Plan, StepCount
     from engine.running import Outcome
@@ -44,21 +45,8 @@ def show_plan(console: Console, plan: Plan) -> None:
         ("to write", f"{plan.write_bytes / 1e9:.3f} GB, decoded"),
         ("disk set aside", f"{plan.disk_bytes / 1e9:.3f} GB"),
     ]
-    if job.launch is not None and job.model is not None:
-        device, precision = job.launch.device, job.launch.precision
-        tiling = job.stardist.tiling.with_network(
-            max(job.model.config.divisor), job.model.config.grid[0]
-        )
-        rows += [
-            ("network", f"{job.model.name} on {device}, {precision}"),
-            (
-                "tiles",
-                (
-                    f"{plan.tiles.computed} of {tiling.tile} px, stride {tiling.stride}, margin "
-                    f"{tiling.margin}, {tiling.blend}; {plan.tiles.twice:.1%} computed twice"
-                ),
-            ),
-        ]
+    if job.launch is not None:
+        rows += _network_rows(plan, job.launch)
     if job.bank and (flags := job.stardist.flags):
         early = ", fields left early" if flags.stop == "early" else ""
         rows.append(
@@ -67,6 +55,23 @@ def show_plan(console: Console, plan: Plan) -> None:
     for name, value in rows:
         table.add_row(f"[bold]{name}[/bold]", escape(value))
     console.print(table, highlight=False)
+
+
+def _network_rows(plan: Plan, launch: Launch) -> list[tuple[str, str]]:
+    """Say which networks run, and over which tiles."""
+    job, on = plan.job, f"on {launch.device}, {launch.precision}"
+    rows = [("network", f"{job.model.name} {on}")] if job.model else []
+    if job.ensemble is not None:
+        count = len(job.ensemble.members)
+        alone = "; of one, so its entropy is that of its own softmax" if count == 1 else ""
+        turns = ", in turn" if job.in_turn else ""
+        rows.append(("ensemble", f"{job.ensemble.name}, {count} members{turns} {on}{alone}"))
+    if job.mae is not None:
+        rows.append(("repair", f"{job.mae.name} {on}, windows with an uncertain patch only"))
+    tiling, _ = job.tilings()[0]
+    text = f"{plan.tiles.computed} of {tiling.tile} px, stride {tiling.stride}, margin "
+    text += f"{tiling.margin}, {tiling.blend}; {plan.tiles.twice:.1%} computed twice"
+    return [*rows, ("tiles", text)]
 
 
 def show_sample(console: Console, sample: Sample) -> None:
@@ -137,6 +142,22 @@ def summary_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
                 (
                     f"{seams['crossing']} objects cross one; {seams['ghosts']} seen only by a "
                     f"neighbour, {seams['missed']} not seen by it"
+                ),
+            )
+        )
+    if "components" in report:
+        joined = report["components"]
+        rows.append(
+            ("objects", f"{joined['objects']} of the class map, {joined['crossing']} over seams")
+        )
+    if "repairs" in report:
+        done = report["repairs"]
+        rows.append(
+            (
+                "repairs",
+                (
+                    f"{done['repairs']}, {done['pixels']} pixels changed, {done['left']} left; "
+                    f"{done['windows_run']} of {done['windows']} windows ran"
                 ),
             )
         )

@@ -9,8 +9,8 @@ import numpy as np
 
 from engine.device import PROCESS_BYTES, cores, free_memory
 from engine.errors import RecipeError, ResourceError
-from engine.planning.elements import BAND, LARGEST_DRAWN
-from engine.recipe import StarDistRecipe
+from engine.planning.elements import BAND, CLASSES, INITIAL, LARGEST_DRAWN
+from engine.recipe import IdentityRecipe
 from tiling import Box, Grid, Lattice
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ PROJECTED_HALO = 2
 
 #: Bytes per pixel of the labels pass: canvas, ids, sums of places and their temporaries.
 LABEL_BYTES = 28
+
+#: Bytes per pixel of a cell, all of it foreground, while its parts are measured.
+PART_BYTES = 80
 
 
 @dataclass(frozen=True)
@@ -55,18 +58,20 @@ class Tiles:
 
 def count_tiles(job: Job, region: int) -> Tiles:
     """Count tiles for regions of a size; arithmetic on the two axes, whatever the image's size."""
-    recipe, model = job.stardist, job.model
-    if model is None:
-        return Tiles(0, 0)
-    tiling = recipe.tiling.with_network(max(model.config.divisor), model.config.grid[0])
-    lattice = Lattice(job.frame.extent, tiling)
-    planes = int(np.prod(job.frame.planes, dtype=np.int64))
-    once = computed = planes
+    counts = [
+        _count(job, Lattice(job.frame.extent, tiling), region, halo)
+        for tiling, halo in job.tilings()
+    ]
+    return Tiles(sum(c.once for c in counts), sum(c.computed for c in counts))
+
+
+def _count(job: Job, lattice: Lattice, region: int, halo: int) -> Tiles:
+    """Count the tiles of one lattice, for regions with a halo."""
+    once = computed = int(np.prod(job.frame.planes, dtype=np.int64))
     for k, axis in enumerate(lattice.axes):
         low, high = job.area.start[k], job.area.stop[k]
         once *= len(axis.touching(low, high))
         cuts = range(low // region * region, high, region)
-        halo = recipe.instances.halo
         wanted = [(max(a, low) - halo, min(a + region, high) + halo) for a in cuts]
         computed *= sum(len(axis.touching(max(a, 0), min(b, axis.length))) for a, b in wanted)
     return Tiles(once, computed)
@@ -85,17 +90,16 @@ def worker_bytes(job: Job, region: int, threads: int) -> int:
     drawn = max(job.shard, min(region, LARGEST_DRAWN))
     copying = 3 * min(core.size, drawn**2) * _item_copied(job)
     copying = max(copying, _pyramid_bytes(job))
-    if not isinstance(job.recipe, StarDistRecipe):
+    if isinstance(job.recipe, IdentityRecipe):
         return PROCESS_BYTES + threads * copying
-    pipeline = job.pipeline(halo=PROJECTED_HALO * job.stardist.instances.halo)
+    pipeline = job.pipeline(halo=PROJECTED_HALO * job.halo)
     wanted = job.wanted(core)
     # In the middle of an image a region reaches out on all sides.
     inner = _middle(core, job)
     boxes = pipeline.fold(job.wanted(inner))
     reading = boxes["image"].size * item
     computing = max(pipeline.memory(wanted), pipeline.memory(job.wanted(inner)))
-    halo = job.stardist.instances.halo
-    labelling = Box((0, 0), (drawn, drawn)).grow(2 * halo).size * LABEL_BYTES
+    labelling = Box((0, 0), (drawn, drawn)).grow(2 * job.halo).size * LABEL_BYTES
     statistics = 4096 * 4096 * (item + 8 * job.frame.channels)
     if job.bank:
         # Minutes are lost with a region that looks through all defenses, so these are not large.
@@ -104,9 +108,24 @@ def worker_bytes(job: Job, region: int, threads: int) -> int:
         for box in (part, _middle(part, job)):
             reading = max(reading, flagging.fold({"flags": box})["image"].size * item)
             computing = max(computing, flagging.memory({"flags": box}))
-    weights = 4 * (job.model.weights.stat().st_size if job.model else 0)
+    if job.mae is not None:
+        repairing = job.repair_pipeline()
+        part = _middle(Box((0, 0), (min(drawn, core.shape[0]), min(drawn, core.shape[1]))), job)
+        computing = max(computing, repairing.memory({CLASSES: part}))
+        reading = max(reading, 2 * repairing.fold({CLASSES: part})[INITIAL].size)
+    if job.classes is not None and job.classes.objects:
+        labelling = max(labelling, drawn**2 * LABEL_BYTES // 2 + job.shard**2 * PART_BYTES)
+    weights = _weight_bytes(job)
     each = max(reading + core.size, statistics, labelling, copying)
     return PROCESS_BYTES + weights + computing + threads * each
+
+
+def _weight_bytes(job: Job) -> int:
+    """Bytes of all networks that a worker holds at once, with what loading takes for a while."""
+    model = 4 * (job.model.weights.stat().st_size if job.model else 0)
+    mae = 4 * (job.mae.weights.stat().st_size if job.mae else 0)
+    sizes = [m.weights.stat().st_size for m in job.ensemble.members] if job.ensemble else [0]
+    return model + mae + 4 * (max(sizes) if job.in_turn else sum(sizes))
 
 
 def _item_copied(job: Job) -> int:
@@ -134,11 +153,14 @@ def _pyramid_bytes(job: Job) -> int:
 
 def device_bytes(job: Job, region: int) -> int:
     """Project the bytes that a worker takes on its device; part of its memory on a CPU."""
-    if not isinstance(job.recipe, StarDistRecipe) or job.model is None:
+    if isinstance(job.recipe, IdentityRecipe):
         return 0
     core = Box((0, 0), (min(region, job.frame.extent[0]), min(region, job.frame.extent[1])))
-    weights = job.model.weights.stat().st_size
-    return weights + job.pipeline().device_memory(job.wanted(_middle(core, job)))
+    inner = _middle(core, job)
+    most = job.pipeline().device_memory(job.wanted(inner))
+    if job.mae is not None:
+        most = max(most, job.repair_pipeline().device_memory({CLASSES: inner}))
+    return _weight_bytes(job) // 2 + most
 
 
 def choose_region(job: Job, resources: Resources, workers: int) -> int:
@@ -179,15 +201,19 @@ def choose_launch(job: Job, resources: Resources) -> Job:
     """Job with the tiles of a launch: what was asked for, else as many as one worker can hold."""
     if job.launch is None:
         return job
-    side = job.stardist.tiling.tile
+    side = job.network.tiling.tile
     tiles = resources.launch or max(1, LARGEST_LAUNCH[job.launch.device] // side**2)
     fitted = replace(job, launch=replace(job.launch, tiles=tiles))
-    while resources.launch is None and tiles > 1:
-        if worker_bytes(fitted, job.shard, resources.threads) <= memory_limit(resources):
-            break
+    while resources.launch is None and tiles > 1 and not _fits(fitted, resources):
         tiles //= 2
         fitted = replace(job, launch=replace(job.launch, tiles=tiles))
-    return fitted
+    # Members of an ensemble take turns where they do not fit together: slower, same pixels.
+    return fitted if _fits(fitted, resources) else replace(fitted, in_turn=True)
+
+
+def _fits(job: Job, resources: Resources) -> bool:
+    """Whether one worker fits the memory, with the smallest regions."""
+    return worker_bytes(job, job.shard, resources.threads) <= memory_limit(resources)
 
 
 def choose_workers(job: Job, resources: Resources) -> int:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import OutputError, RecipeError
 from engine.planning.changes import named_changes
-from engine.planning.identity import outputs, pass_digests, written
+from engine.planning.identity import outputs, pass_digests
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 #: What `--recompute` takes, beside the kinds of passes: what the changed settings reach.
 CHANGED = "changed"
-STAGES = ("statistics", "regions", "flags", "labels", "copy", "pyramid", CHANGED)
+STAGES = (
+    *("statistics", "regions", "flags", "labels", "repair", "objects", "copy", "pyramid"),
+    CHANGED,
+)
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ def downstream(job: Job, first: Iterable[str]) -> set[str]:
     for step in job.passes():
         if step.after in names:
             names.add(step.name)
-    found = {written(step) for step in job.passes() if step.name in names}
+    found = {step.written for step in job.passes() if step.name in names}
     return found | ({"statistics"} & names)
 
 
@@ -219,7 +222,7 @@ def _named(
             remedy="Name the first stage to compute anew.",
         )
     covered = downstream(job, first)
-    outside = [s.name for s in job.passes() if s.name in reached and written(s) not in covered]
+    outside = [s.name for s in job.passes() if s.name in reached and s.written not in covered]
     if outside:
         raise _refusal(job, parts, standing, tuple(outside))
     return first

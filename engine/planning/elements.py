@@ -23,10 +23,25 @@ SHOWN_TABLES = "tables"
 SUSPECTS = "suspects"
 VOTES_GROUP = "maps/flag_votes"
 
+#: Names of the class maps, of their uncertainty, and of the table of repairs.
+CLASSES, INITIAL, ENTROPY, REPAIRS = "classes", "classes_initial", "entropy", "repairs"
+
 #: Rays for which candidates of false negatives are looked for where the image has no object.
 LEAST_REACH = 16.0
 
-PassKind = Literal["statistics", "regions", "flags", "labels", "copy", "pyramid"]
+PassKind = Literal[
+    "statistics", "regions", "flags", "labels", "repair", "objects", "copy", "pyramid"
+]
+
+
+def shown_table(name: str) -> str:
+    """Folder, below OUT, of the parts of a table, where users look for it."""
+    return f"{SHOWN_TABLES}/{name}.parquet"
+
+
+def probability_layer(name: str) -> str:
+    """Name of the layer of a class's mean probability."""
+    return f"probability-{name}"
 
 
 @dataclass(frozen=True)
@@ -120,6 +135,8 @@ class Pass:
         Pixels of the level that is read per pixel of the grid.
     after : str
         Name of the pass that must be complete before; "" for none.
+    tables : tuple of str
+        Names of the tables whose parts it writes.
     digest : str
         Of everything that decides what it writes; "" while a plan is being made.
     """
@@ -131,4 +148,12 @@ class Pass:
     level: int = 0
     shrink: int = 1
     after: str = ""
+    tables: tuple[str, ...] = ()
     digest: str = ""
+
+    @property
+    def written(self) -> str:
+        """Name, among editions, of what it writes."""
+        if self.kind == "pyramid":
+            return f"{self.layer}/pyramid"
+        return self.layer or ("probability" if self.kind == "regions" else self.kind)

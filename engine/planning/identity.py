@@ -13,12 +13,20 @@ from engine.recipe import digest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from engine.planning.elements import Pass
     from engine.planning.job import Job
 
 #: Versions of what the passes themselves do, beside the stages that they run. Raised with every
 #: change of what is written; `tests/engine/test_golden.py` fails where that was forgotten.
-VERSIONS = {"statistics": 1, "regions": 1, "flags": 1, "labels": 1, "copy": 1, "pyramid": 1}
+VERSIONS = {
+    "statistics": 1,
+    "regions": 1,
+    "flags": 1,
+    "labels": 1,
+    "repair": 1,
+    "objects": 1,
+    "copy": 1,
+    "pyramid": 1,
+}
 
 # Parts by what they begin with, for each kind of pass; upstream parts come with upstream digests.
 _READ = ("input.", "image.", "source.", "ingest", "pixel size")
@@ -27,10 +35,13 @@ _PARTS = {
     "statistics": (*_READ, "normalise."),
     "regions": (
         *(*_READ, *_STORED, "method", "normalise.", "tiling.", "segment.", "instances.halo"),
-        *("weights", "device", "stage."),
+        *("weights", "device", "stage.", "classes.ensemble", "classes.entropy", "classes.keep"),
+        *("classes.precision", "members"),
     ),
     "flags": ("flags.",),
     "labels": ("instances.name", "area"),
+    "repair": ("classes.repair.", "mae.", "area"),
+    "objects": ("classes.objects.", "area"),
     "copy": (*_READ, *_STORED),
     "pyramid": (),
 }
@@ -65,21 +76,14 @@ def pass_digests(job: Job, parts: Mapping[str, str], editions: Mapping[str, int]
         facts = _chosen(parts, step.kind) | {"upstream": found.get(step.after, "")}
         if step.kind == "regions":
             facts |= {"upstream": found["statistics"]}
-        facts |= {"pass": step.name, "edition": str(editions.get(written(step), 1))}
+        facts |= {"pass": step.name, "edition": str(editions.get(step.written, 1))}
         found[step.name] = digest(facts)
     return found
 
 
-def written(step: Pass) -> str:
-    """Name, among editions, of what a pass writes."""
-    if step.kind == "pyramid":
-        return f"{step.layer}/pyramid"
-    return step.layer or ("probability" if step.kind == "regions" else step.kind)
-
-
 def outputs(job: Job) -> list[str]:
     """Names, among editions, of all that a job writes, frozen statistics included."""
-    names = [written(step) for step in job.passes()]
+    names = [step.written for step in job.passes()]
     return ["statistics", *names] if "regions" in {s.kind for s in job.passes()} else names
 
 

@@ -7,11 +7,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.planning.elements import LEAST_REACH, SUSPECTS, Layer, Pass, SourceRef
-from engine.recipe import StarDistRecipe
+from engine.planning.elements import (
+    ENTROPY,
+    INITIAL,
+    LEAST_REACH,
+    Layer,
+    Pass,
+    SourceRef,
+)
+from engine.planning.passes import job_passes
+from engine.recipe import NetworkRecipe, StarDistRecipe
 from engine.stages.base import Pipeline
 from engine.stages.flags import Flags
+from engine.stages.inpaint import Inpaint
 from engine.stages.normalise import Levels, Normalise
+from engine.stages.semantic import Entropy, Segment
 from engine.stages.stardist import Candidates, Instances
 from tiling import Box, Grid
 
@@ -20,10 +30,13 @@ if TYPE_CHECKING:
 
     from engine.device import Launch
     from engine.networks.defense_bank import DefenseBank
+    from engine.networks.ensemble import Ensemble
+    from engine.networks.mae_folder import MaeFolder
     from engine.networks.model_folder import ModelFolder
-    from engine.recipe import IdentityRecipe
-    from engine.stages.base import Frame
+    from engine.recipe import ClassSettings, IdentityRecipe, SemanticRecipe
+    from engine.stages.base import Frame, Stage
     from engine.store import Location
+    from tiling import Tiling
 
 
 @dataclass(frozen=True)
@@ -48,14 +61,16 @@ class Job:
         Side of a shard in pixels of the level that is read.
     digest : str
         Of everything that decides pixels.
-    tables : str
-        Folder, below OUT, of the tables that the run writes; "" for none.
+    tables : mapping of str to str
+        Folder, below OUT, of the parts of each table that the run writes.
     digests : mapping of str to str
         What decides each pass; see `engine.planning.identity`.
     token : str
         Names the start of the run: what a process keeps in memory belongs to it.
     index : str
         Name of the index of objects, once pass 1 is complete.
+    joined : str
+        Name of what joins the objects of the class map, once that is complete.
     launch : Launch or None
         How the network runs.
     model : ModelFolder or None
@@ -66,45 +81,62 @@ class Job:
         Its digest.
     defenses : int
         How many it holds.
+    ensemble : Ensemble or None
+        The members that make the class map.
+    in_turn : bool
+        Whether a worker holds one of them at a time.
+    mae : MaeFolder or None
+        What fills in uncertain patches of the class map.
     """
 
     out: Location
     source: SourceRef
     frame: Frame
-    recipe: IdentityRecipe | StarDistRecipe
+    recipe: IdentityRecipe | StarDistRecipe | SemanticRecipe
     layers: tuple[Layer, ...]
     area: Box
     shard: int
     digest: str
-    tables: str = ""
+    tables: Mapping[str, str] = field(default_factory=dict, hash=False)
     digests: Mapping[str, str] = field(default_factory=dict, hash=False)
     token: str = ""
     index: str = ""
+    joined: str = ""
     launch: Launch | None = None
     model: ModelFolder | None = None
     bank: str = ""
     bank_sha256: str = ""
     defenses: int = 0
+    ensemble: Ensemble | None = None
+    in_turn: bool = False
+    mae: MaeFolder | None = None
 
     def layer(self, name: str) -> Layer:
         """Layer by name."""
         return next(layer for layer in self.layers if layer.name == name)
 
     @property
-    def table_names(self) -> tuple[str, ...]:
-        """Tables that the run writes."""
-        if not self.tables:
-            return ()
-        name = self.stardist.instances.name
-        return (name, SUSPECTS) if self.stardist.flags else (name,)
+    def network(self) -> NetworkRecipe:
+        """The recipe, where it is one that runs networks.
 
-    def table(self, name: str) -> str:
-        """Folder, below OUT, of the parts of a table."""
-        return f"{self.tables}/{name}.parquet"
+        Raises
+        ------
+        TypeError
+            If it is not: an error of the caller.
+        """
+        if not isinstance(self.recipe, NetworkRecipe):
+            msg = f"a job that copies has no such part: {self.recipe}"
+            raise TypeError(msg)
+        return self.recipe
+
+    @property
+    def classes(self) -> ClassSettings | None:
+        """How a class map is made; None where there is none."""
+        return self.recipe.classes if isinstance(self.recipe, NetworkRecipe) else None
 
     @property
     def stardist(self) -> StarDistRecipe:
-        """The recipe, where it is one that segments.
+        """The recipe, where it is one that finds star-convex objects.
 
         Raises
         ------
@@ -112,9 +144,14 @@ class Job:
             If it is not: an error of the caller.
         """
         if not isinstance(self.recipe, StarDistRecipe):
-            msg = f"a job that copies has no such part: {self.recipe}"
+            msg = f"a job without star-convex objects has no such part: {self.recipe}"
             raise TypeError(msg)
         return self.recipe
+
+    @property
+    def halo(self) -> int:
+        """Halo of star-convex objects, in pixels; 0 where there are none."""
+        return self.recipe.instances.halo if isinstance(self.recipe, StarDistRecipe) else 0
 
     @property
     def n_rays(self) -> int:
@@ -131,31 +168,70 @@ class Job:
         halo : int or None
             Halo of the instances where it must be wider than the recipe's.
         """
-        recipe, model, launch = self.stardist, self.model, self.launch
-        if model is None or launch is None:
-            msg = "a job that segments has a model and a launch"
+        recipe = self.network
+        local = recipe.normalise.over == "local"
+        normalise = Normalise(self.frame, levels, recipe.input.nonfinite, local)
+        stars = self._star_stages(halo) if isinstance(recipe, StarDistRecipe) else ()
+        return Pipeline((normalise, *stars, *self._class_stages()))
+
+    def _star_stages(self, halo: int | None) -> tuple[Stage, ...]:
+        """Stages that find star-convex objects."""
+        recipe, model, launch = self.stardist, self.model, self._launch
+        if model is None:
+            msg = "a job that finds objects has a model"
             raise TypeError(msg)
-        tiling = recipe.tiling.with_network(max(model.config.divisor), model.config.grid[0])
+        tiling = _star_tiling(recipe, model)
         prob, nms = recipe.segment.prob_threshold, recipe.segment.nms_threshold
-        return Pipeline(
-            (
-                Normalise(
-                    self.frame, levels, recipe.input.nonfinite, recipe.normalise.over == "local"
-                ),
-                Candidates(
-                    self.frame,
-                    model,
-                    tiling,
-                    model.thresholds.prob if prob is None else prob,
-                    launch.tiles,
-                ),
-                Instances(
-                    self.frame,
-                    model.thresholds.nms if nms is None else nms,
-                    halo or recipe.instances.halo,
-                ),
-            )
+        return (
+            Candidates(
+                self.frame,
+                model,
+                tiling,
+                model.thresholds.prob if prob is None else prob,
+                launch.tiles,
+            ),
+            Instances(
+                self.frame,
+                model.thresholds.nms if nms is None else nms,
+                halo or recipe.instances.halo,
+            ),
         )
+
+    def _class_stages(self) -> tuple[Stage, ...]:
+        """Stages that make a class map of the image, where the recipe asks for one."""
+        settings, ensemble = self.classes, self.ensemble
+        if settings is None or ensemble is None:
+            return ()
+        tiling = self.network.tiling.with_network(ensemble.divisor, 1)
+        votes = settings.entropy == "vote"
+        return (
+            Segment(self.frame, ensemble, tiling, votes, self._launch.tiles, self.in_turn),
+            Entropy(self.frame, settings.entropy, len(ensemble.classes)),
+        )
+
+    def repair_pipeline(self) -> Pipeline:
+        """Stages of the repair pass."""
+        settings = self.classes.repair if self.classes else None
+        if settings is None or self.mae is None:
+            msg = "a job that repairs nothing has no such stages"
+            raise TypeError(msg)
+        return Pipeline((Inpaint(self.frame, self.mae, settings.threshold, self._launch.tiles),))
+
+    @property
+    def _launch(self) -> Launch:
+        if self.launch is None:
+            msg = "a job that runs networks has a launch"
+            raise TypeError(msg)
+        return self.launch
+
+    def tilings(self) -> tuple[tuple[Tiling, int], ...]:
+        """Lattices over which networks run in the regions pass, each with the halo of a region."""
+        found = []
+        if isinstance(self.recipe, StarDistRecipe) and self.model is not None:
+            found.append((_star_tiling(self.recipe, self.model), self.halo))
+        if self.ensemble is not None:
+            found.append((self.network.tiling.with_network(self.ensemble.divisor, 1), 0))
+        return tuple(found)
 
     def with_launch(self, launch: Launch) -> Job:
         """Job whose network runs with another launch."""
@@ -187,60 +263,34 @@ class Job:
             reach = instances.halo / max(1.0, instances.halo_rays)
         reach = max(reach, LEAST_REACH)
         halo = max(instances.halo, -(-int(np.ceil(instances.halo_rays * reach)) // 64) * 64)
-        normalise, *segmenting = self.pipeline(levels, halo).stages
-        flags = Flags(self.frame, Pipeline(tuple(segmenting)), bank, settings, reach)
-        return Pipeline((normalise, flags))
+        normalise = self.pipeline(levels).stages[0]
+        segmenting = Pipeline(self._star_stages(halo))
+        return Pipeline((normalise, Flags(self.frame, segmenting, bank, settings, reach)))
 
     def wanted(self, core: Box) -> dict[str, Box]:
         """Boxes of the products that the regions pass makes for a core."""
-        return {"objects": core, "probability": core}
+        wanted: dict[str, Box] = {}
+        if isinstance(self.recipe, StarDistRecipe):
+            wanted |= {"objects": core, "probability": core}
+        if self.classes is not None:
+            wanted |= {INITIAL: core, ENTROPY: core}
+            wanted |= {"class_probability": core} if self.classes.keep else {}
+        return wanted
 
     def passes(self) -> tuple[Pass, ...]:
         """All passes but pass 0, in order."""
-        cell = (self.shard, self.shard)
-        grid = Grid(self.frame.planes, self.frame.extent, cell)
-        passes = []
-        if isinstance(self.recipe, StarDistRecipe):
-            name = self.recipe.instances.name
-            passes.append(Pass("regions", "regions", grid))
-            if self.recipe.flags:
-                passes.append(Pass("flags", "flags", grid, after="regions"))
-            passes.append(Pass("labels", "labels", grid, name, after=passes[-1].name))
-        if any(layer.name == "image" for layer in self.layers):
-            passes.append(Pass("copy", "copy", grid, "image"))
-        passes += [
-            Pass(
-                f"pyramid-{layer.name}-{k}",
-                "pyramid",
-                self._level_grid(layer, k),
-                layer.name,
-                k,
-                layer.scale * 2**k,
-                self._source_of(layer, k),
-            )
-            for layer in self.layers
-            for k in range(1, len(layer.levels))
-        ]
-        return tuple(replace(step, digest=self.digests.get(step.name, "")) for step in passes)
+        return job_passes(self)
 
     def statistics_pass(self, name: str) -> Pass:
         """Make a sweep of pass 0; its cells do not depend on how the result is stored."""
         side = 4096
-        if self.stardist.normalise.over == "local":
-            cell = self.stardist.normalise.cell
+        if self.network.normalise.over == "local":
+            cell = self.network.normalise.cell
             side = max(1, side // cell) * cell
         grid = Grid(self.frame.planes, self.frame.extent, (side, side))
         return Pass(name, "statistics", grid, digest=self.digests.get("statistics", ""))
 
-    def _source_of(self, layer: Layer, level: int) -> str:
-        """Name of the pass that writes the level above one of a layer."""
-        if level > 1:
-            return f"pyramid-{layer.name}-{level - 1}"
-        if layer.name == "image":
-            return "copy"
-        return "regions" if layer.name == "probability" else "labels"
 
-    def _level_grid(self, layer: Layer, level: int) -> Grid:
-        """Shards of one level of a layer."""
-        y, x = layer.levels[level].shape[-2:]
-        return Grid(self.frame.planes, (y, x), (layer.shard, layer.shard))
+def _star_tiling(recipe: StarDistRecipe, model: ModelFolder) -> Tiling:
+    """Lattice of the network that finds star-convex objects."""
+    return recipe.tiling.with_network(max(model.config.divisor), model.config.grid[0])

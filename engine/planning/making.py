@@ -14,13 +14,12 @@ from engine.planning.jobs import (
     copy_job,
     ingest_job,
     input_identity,
-    keep_precision,
-    stardist_job,
 )
+from engine.planning.network_jobs import keep_precision, network_job
 from engine.planning.places import check_out, check_replaceable
 from engine.planning.plan import Plan, finish
 from engine.planning.probes import check_probe, probe_image
-from engine.recipe import StarDistRecipe
+from engine.recipe import IdentityRecipe
 from engine.store import Location, check_store, inspect_image
 from tiling import Box
 
@@ -85,11 +84,10 @@ def make_plan(
     extent = info.levels[level].shape[-2:]
     check_extent(image, extent)
     area = _area(within, extent, settings.storage.shard)
-    if isinstance(recipe, StarDistRecipe):
-        recipe = keep_precision(recipe, Ledger(place))
-        job, extra = stardist_job(info, recipe, settings)
-    else:
+    if isinstance(recipe, IdentityRecipe):
         job, extra = copy_job(info, recipe, settings.storage)
+    else:
+        job, extra = network_job(info, keep_precision(recipe, Ledger(place)), settings)
     extra |= {
         **input_identity(info, level),
         "area": str(area),

@@ -26,12 +26,12 @@ from engine.planning.editions import (
     renewed,
     with_editions,
 )
-from engine.planning.elements import SHOWN_TABLES
-from engine.planning.identity import pass_digests, version_parts, written
+from engine.planning.elements import shown_table
+from engine.planning.identity import pass_digests, version_parts
 from engine.planning.layers import disk_bytes, layer_bytes
 from engine.planning.pending import StepCount, count_regions
 from engine.planning.places import check_disk
-from engine.recipe import StarDistRecipe, digest, digest_parts
+from engine.recipe import IdentityRecipe, digest, digest_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -163,7 +163,7 @@ def finish(job: Job, extra: dict[str, str], resources: Resources, wish: Wish) ->
     job = choose_launch(_in_editions(job, parts, choice, standing), resources)
     workers = choose_workers(job, resources)
     region = choose_region(job, resources, workers)
-    tiles = count_tiles(job, region) if isinstance(job.recipe, StarDistRecipe) else Tiles(0, 0)
+    tiles = Tiles(0, 0) if isinstance(job.recipe, IdentityRecipe) else count_tiles(job, region)
     share = job.area.size / job.frame.bounds.size
     planes = int(np.prod(job.frame.planes, dtype=np.int64))
     pixels = planes * job.area.size * job.frame.channels * np.dtype(job.frame.dtype).itemsize
@@ -196,7 +196,7 @@ def _follow_input(plan: Plan, states: dict[str, np.ndarray]) -> Plan:
     if changed and choice.started and (plan.marks or not choice.beside):
         ledger = Ledger(job.out)
         standing, coming = ledger.read_run(), ledger.read_next()
-        anew = downstream(job, changed) - {written(s) for s in first}
+        anew = downstream(job, changed) - {s.written for s in first}
         choice = renewed(choice.editions, anew, standing, coming)
         job = _in_editions(job, plan.parts, choice, standing)
         kept = {s.name for s in plan.job.passes() if s.digest in job.digests.values()}
@@ -220,12 +220,14 @@ def _in_editions(
     )
 
 
-def _tables(job: Job, choice: Choice, standing: Mapping[str, Any] | None) -> str:
-    """Folder of the tables: where users look, or beside until they are published."""
-    if not isinstance(job.recipe, StarDistRecipe):
-        return ""
-    name = job.stardist.instances.name
-    edition = choice.editions[name]
-    if standing is None or standing["editions"].get(name) == edition:
-        return SHOWN_TABLES
-    return f"{FOLDER}/tables/e{edition}"
+def _tables(job: Job, choice: Choice, standing: Mapping[str, Any] | None) -> dict[str, str]:
+    """Folder of each table: where users look, or beside until it is published."""
+    found: dict[str, str] = {}
+    for step in job.passes():
+        edition = choice.editions[step.written]
+        shown = standing is None or standing["editions"].get(step.written) == edition
+        beside = f"{FOLDER}/tables/e{edition}"
+        found |= {
+            name: shown_table(name) if shown else f"{beside}/{name}.parquet" for name in step.tables
+        }
+    return found

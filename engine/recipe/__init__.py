@@ -3,14 +3,20 @@
 from engine.recipe.digest import digest, digest_parts
 from engine.recipe.loading import bundled_recipes, load_settings, parse_settings, recipe_text
 from engine.recipe.models import (
+    ClassSettings,
+    ComponentSettings,
     FlagSettings,
     IdentityRecipe,
     InputSettings,
     InstanceSettings,
+    NetworkRecipe,
     NormaliseSettings,
     Recipe,
+    RepairSettings,
     Resources,
     SegmentSettings,
+    SemanticRecipe,
+    SemanticSettings,
     Settings,
     StarDistRecipe,
     Storage,
@@ -18,14 +24,20 @@ from engine.recipe.models import (
 )
 
 __all__ = [
+    "ClassSettings",
+    "ComponentSettings",
     "FlagSettings",
     "IdentityRecipe",
     "InputSettings",
     "InstanceSettings",
+    "NetworkRecipe",
     "NormaliseSettings",
     "Recipe",
+    "RepairSettings",
     "Resources",
     "SegmentSettings",
+    "SemanticRecipe",
+    "SemanticSettings",
     "Settings",
     "StarDistRecipe",
     "Storage",

@@ -8,13 +8,20 @@ from __future__ import annotations
 import difflib
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from engine.errors import RecipeError
-from engine.recipe.models import IdentityRecipe, Resources, Settings, StarDistRecipe, Storage
+from engine.recipe.models import (
+    IdentityRecipe,
+    Resources,
+    SemanticRecipe,
+    Settings,
+    StarDistRecipe,
+    Storage,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -191,7 +198,7 @@ def _refusal(error: ErrorDetails, where: str) -> RecipeError:
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return RecipeError(
             where=f"{where}, method",
-            expected="identity or stardist",
+            expected="identity, semantic or stardist",
             found=_shown(error["input"].get("method")),
             remedy="Set method.",
         )
@@ -254,14 +261,18 @@ def _shown(value: object) -> str:
 
 def _known_keys(path: Sequence[str]) -> list[str]:
     """Keys that may stand in a section, over all methods."""
-    models: list[Any] = [IdentityRecipe, StarDistRecipe]
+    whole = not path
+    models: list[Any] = [IdentityRecipe, SemanticRecipe, StarDistRecipe]
     if path and path[0] in _SECTIONS:
         models = [{"storage": Storage, "resources": Resources}[path[0]]]
-    elif path:
-        found = [m.model_fields[path[0]].annotation for m in models if path[0] in m.model_fields]
-        models = [f for f in found if isinstance(f, type) and issubclass(f, BaseModel)]
+        path = path[1:]
+    for name in path:
+        found = [m.model_fields[name].annotation for m in models if name in m.model_fields]
+        # A section that may be absent is a union with None.
+        kinds = [kind for one in found for kind in (get_args(one) or (one,))]
+        models = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
     keys = {key for model in models for key in model.model_fields}
-    return sorted(keys | (_SECTIONS if not path else set()))
+    return sorted(keys | (_SECTIONS if whole else set()))
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:

@@ -9,6 +9,20 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from engine.errors import RecipeError
 from tiling import Tiling
 
+#: Names of label images and tables; those of other arrays and tables of OUT are taken.
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+_TAKEN = {
+    *("image", "probability", "flag_votes", "suspects"),
+    *("classes", "classes_initial", "entropy", "repairs"),
+}
+
+
+def _free_name(name: str) -> str:
+    if name in _TAKEN:
+        msg = f"a name that no other array or table of OUT has, got {name}"
+        raise ValueError(msg)
+    return name
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -88,7 +102,7 @@ class SegmentSettings(_Section):
 class InstanceSettings(_Section):
     """How objects are decided at the borders of regions."""
 
-    name: str = Field("nuclei", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    name: str = Field("nuclei", pattern=_NAME)
     """Name of the label image and of the table."""
     halo: int = Field(64, ge=16)
     """Least distance, in pixels, to which a region looks for candidates around its core."""
@@ -96,13 +110,7 @@ class InstanceSettings(_Section):
     """Halo in lengths of the longest ray of any candidate; a region that finds it wider than its
     halo is done again with a halo that suffices."""
 
-    @field_validator("name")
-    @classmethod
-    def _free(cls, name: str) -> str:
-        if name in ("image", "probability"):
-            msg = f"a name that no other array of OUT has, got {name}"
-            raise ValueError(msg)
-        return name
+    _free = field_validator("name")(_free_name)
 
 
 class FlagSettings(_Section):
@@ -126,6 +134,52 @@ class FlagSettings(_Section):
     """Share of a field's flags that all defenses may decide differently, where `stop` is early."""
 
 
+class RepairSettings(_Section):
+    """Which patches of a class map are filled in anew (Sauer et al., masked autoencoder)."""
+
+    model: str = "mitochondria"
+    """Name of a bundled masked autoencoder, or path of the folder of one; of the same classes."""
+    threshold: float = Field(0.4, gt=0, lt=1, strict=False)
+    """Mean entropy above which a patch of 4 by 4 pixels is not trusted."""
+
+
+class ComponentSettings(_Section):
+    """Objects as connected components of some classes, joined over the borders of regions."""
+
+    name: str = Field("objects", pattern=_NAME)
+    """Name of the label image and of the table."""
+    classes: tuple[str, ...] = Field((), strict=False)
+    """Classes that make up an object; all but the first where none is named."""
+    connectivity: Literal[4, 8] = 8
+    """Neighbours of a pixel: those at its sides, or at its corners too."""
+    min_area: int = Field(1, ge=1)
+    """Pixels of the smallest object that is kept."""
+
+    _free = field_validator("name")(_free_name)
+
+
+class ClassSettings(_Section):
+    """A class map by an ensemble, its uncertainty, its repair, and objects made of it."""
+
+    ensemble: str = "mitochondria"
+    """Name of a bundled ensemble, or path of the folder of one."""
+    entropy: Literal["soft", "vote"] = "soft"
+    """Entropy of the mean of the members' probabilities, or of their votes."""
+    keep: tuple[str, ...] = Field((), strict=False)
+    """Classes whose mean probability is kept as a map."""
+    repair: RepairSettings | None = None
+    """Fill in what is not trusted; absent: the ensemble's class map stays as it is."""
+    objects: ComponentSettings | None = None
+    """Make objects of the class map; absent: none."""
+
+
+class SemanticSettings(ClassSettings):
+    """The same, where the ensemble is the only network."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the networks; auto: bfloat16 where the machine has instructions for it."""
+
+
 class LevelSettings(_Section):
     """Which level of the image is taken, with all its channels."""
 
@@ -140,20 +194,42 @@ class IdentityRecipe(_Section):
     input: LevelSettings = LevelSettings()
 
 
-class StarDistRecipe(_Section):
-    """Star-convex instances: network, average pooling, suppression, labels, table."""
+class NetworkRecipe(_Section):
+    """What all recipes that run networks over tiles have in common."""
 
-    method: Literal["stardist"]
     input: InputSettings = InputSettings()
     normalise: NormaliseSettings = NormaliseSettings()
     tiling: TilingSettings = TilingSettings()
+
+
+class StarDistRecipe(NetworkRecipe):
+    """Star-convex instances: network, average pooling, suppression, labels, table."""
+
+    method: Literal["stardist"]
     segment: SegmentSettings = SegmentSettings()
     instances: InstanceSettings = InstanceSettings()
     flags: FlagSettings | None = None
     """Flag what cannot be trusted; absent: nothing is flagged."""
+    classes: ClassSettings | None = None
+    """A class map beside the objects, from the same read; absent: none."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> StarDistRecipe:
+        objects = self.classes.objects if self.classes else None
+        if objects is not None and objects.name == self.instances.name:
+            msg = f"classes.objects.name must differ from instances.name, got {objects.name}"
+            raise ValueError(msg)
+        return self
 
 
-Recipe = Annotated[IdentityRecipe | StarDistRecipe, Field(discriminator="method")]
+class SemanticRecipe(NetworkRecipe):
+    """Classes of pixels by an ensemble, with entropy, repair and objects (Sauer et al.)."""
+
+    method: Literal["semantic"]
+    classes: SemanticSettings = SemanticSettings()
+
+
+Recipe = Annotated[IdentityRecipe | StarDistRecipe | SemanticRecipe, Field(discriminator="method")]
 
 
 class Storage(_Section):

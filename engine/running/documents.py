@@ -35,7 +35,7 @@ def make_document(plan: Plan) -> dict[str, Any]:
             for layer in job.layers
             for level in layer.levels
         ],
-        "tables": job.tables,
+        "tables_at": dict(job.tables),
         "editions": dict(plan.choice.editions),
         "digests": dict(job.digests),
         "passes": [

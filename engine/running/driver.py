@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from engine.cluster import ClusterSpec, open_cluster
 from engine.errors import OutputError
 from engine.index import make_index, save_index
+from engine.joining import join_objects, save_joined
 from engine.ledger import Ledger, State
 from engine.pixels import levels_place, save_levels
 from engine.planning.pending import waves
@@ -102,7 +103,9 @@ class Driver:
             if not self._sweep(wave):
                 return self._incomplete()
         if self._plan.choice.beside:
-            self._job = publish(self._job, self._ledger, self._document, self._parts())
+            steps = [(step, self._parts(step)) for step in self._job.passes() if step.tables]
+            parts = {name: known for step, known in steps for name in step.tables}
+            self._job = publish(self._job, self._ledger, self._document, parts)
         remove_unused(self._job, self._journal)
         report = self._report(complete=True)
         self._clean()
@@ -168,24 +171,22 @@ class Driver:
         """Do what is left of passes that do not need each other."""
         states = {step.name: self._states(step) for step in wave}
         for step in wave:
-            if step.kind in ("flags", "labels") and (states[step.name] != State.DONE).any():
+            left = (states[step.name] != State.DONE).any()
+            if left and step.kind in ("flags", "labels"):
                 self._index()
+            if left and step.kind == "objects":
+                self._join(step.after)
         complete = self._sweeper.sweep(self._job, wave, states)
         for step in wave:
-            if complete and step.kind == "labels":
-                known = self._parts()
-                for name in self._job.table_names:
-                    keep_parts(self._job.out, self._job.table(name), known)
+            known = self._parts(step) if complete and step.tables else set()
+            for name in step.tables if complete else ():
+                keep_parts(self._job.out, self._job.tables[name], known)
         return complete
 
-    def _parts(self) -> set[str]:
-        """Names of the parts of the table, by the records."""
-        steps = [step for step in self._job.passes() if step.kind == "labels"]
-        return {
-            part_name(record.region)
-            for step in steps
-            for record in self._ledger.records(step.name, step.digest, step.grid)
-        }
+    def _parts(self, step: Pass) -> set[str]:
+        """Names of the parts of the tables of a pass, by the records."""
+        records = self._ledger.records(step.name, step.digest, step.grid)
+        return {part_name(record.region) for record in records}
 
     def _index(self) -> None:
         """Sum the counts of all regions into ids, for the passes that need all objects."""
@@ -195,6 +196,15 @@ class Driver:
         records = self._ledger.records(regions.name, regions.digest, regions.grid)
         index = make_index(self._job, records)
         self._job = replace(self._job, index=save_index(self._job, index))
+
+    def _join(self, maker: str) -> None:
+        """Join the objects of the class map that a pass made, over the seams of all cells."""
+        if self._job.joined:
+            return
+        step = next(s for s in self._job.passes() if s.name == maker)
+        records = self._ledger.records(step.name, step.digest, step.grid)
+        joined = join_objects(self._job, records)
+        self._job = replace(self._job, joined=save_joined(self._job, joined))
 
     def _cluster(self) -> Client:
         """Cluster of this run, started when the first task needs it."""

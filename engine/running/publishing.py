@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from engine.ledger import FOLDER
-from engine.planning.elements import SHOWN_TABLES, SUSPECTS, VOTES_GROUP
+from engine.planning.elements import INITIAL, REPAIRS, SUSPECTS, VOTES_GROUP, shown_table
 from engine.running.outputs import write_metadata
 from engine.store import delete_all, update_group
 
@@ -30,7 +30,13 @@ if TYPE_CHECKING:
     from engine.store import Location
 
 
-def publish(job: Job, ledger: Ledger, coming: Mapping[str, Any], parts: Collection[str]) -> Job:
+#: Folders of what passes keep beside the arrays, by digest.
+_KEPT = ("objects", "flags", "components", "statistics/parts")
+
+
+def publish(
+    job: Job, ledger: Ledger, coming: Mapping[str, Any], parts: Mapping[str, Collection[str]]
+) -> Job:
     """Put a complete run in the place of the one that stands.
 
     Parameters
@@ -41,8 +47,8 @@ def publish(job: Job, ledger: Ledger, coming: Mapping[str, Any], parts: Collecti
         Of its OUT; the caller holds the lease.
     coming : mapping
         Its document, ``next.json``.
-    parts : collection of str
-        Names of the parts of its table, by the records: an earlier call may have moved some.
+    parts : mapping of str to collection of str
+        Names of the parts of each table, by the records: an earlier call may have moved some.
 
     Returns
     -------
@@ -51,11 +57,11 @@ def publish(job: Job, ledger: Ledger, coming: Mapping[str, Any], parts: Collecti
     """
     ledger.write_next({**coming, "publishing": True})
     write_metadata(job)
-    shown = replace(job, tables=SHOWN_TABLES if job.tables else "")
-    if job.tables != shown.tables:
-        for name in job.table_names:
-            _move_parts(job.out, job.table(name), shown.table(name), parts)
-    ledger.write_run({**coming, "tables": shown.tables, "publishing": False, "wish": ""})
+    shown = replace(job, tables={name: shown_table(name) for name in job.tables})
+    for name, folder in job.tables.items():
+        if folder != shown.tables[name]:
+            _move_parts(job.out, folder, shown.tables[name], parts[name])
+    ledger.write_run({**coming, "tables_at": shown.tables, "publishing": False, "wish": ""})
     ledger.clear_next()
     return shown
 
@@ -89,16 +95,17 @@ def remove_unused(job: Job, journal: Journal) -> None:
     names = {layer.name for layer in job.layers if layer.is_label and layer.group}
     for group in sorted(groups):
         _remove_arrays(out, group, kept)
-    if names and VOTES_GROUP not in groups:
-        (out / VOTES_GROUP).remove()
-        (out / replace(job, tables=SHOWN_TABLES).table(SUSPECTS)).remove()
+    for group, table in ((VOTES_GROUP, SUSPECTS), (f"labels/{INITIAL}", REPAIRS)):
+        if names and group not in groups:
+            (out / group).remove()
+            (out / shown_table(table)).remove()
     for name in (out / "labels").children()[0]:
         if names and name not in names:
             update_group(out / "labels", {"labels": sorted(names)}, {})
             (out / "labels" / name).remove()
-            (out / replace(job, tables=SHOWN_TABLES).table(name)).remove()
+            (out / shown_table(name)).remove()
     digests = {digest[:16] for digest in job.digests.values()}
-    for folder in (f"{FOLDER}/objects", f"{FOLDER}/flags", f"{FOLDER}/statistics/parts"):
+    for folder in (f"{FOLDER}/{name}" for name in _KEPT):
         for name in (out / folder).children()[0]:
             if name not in digests:
                 (out / folder / name).remove()

@@ -75,17 +75,36 @@ def summarise(plan: Plan, records: Mapping[str, Iterable[Record]]) -> dict[str, 
     }
     if "regions" in sums and sums["regions"].regions:
         report |= _network(sums["regions"]) | {"smaller_launches": _smaller(sums)}
+        report |= _stars(sums["regions"]) if plan.job.model else {}
+    if "repair" in sums and sums["repair"].regions:
+        report["repairs"] = _repairs(sums["repair"])
+    if "objects" in sums and sums["objects"].regions:
+        done = sums["objects"]
+        report["components"] = {n: int(done.total[n]) for n in ("objects", "crossing")}
     if "labels" in sums and sums["labels"].regions:
         report |= _objects(sums["labels"])
     return report
 
 
 def _network(done: _Sums) -> dict[str, Any]:
-    """Sum what network and halos did."""
+    """Sum what all networks did."""
+    return {
+        "tiles": int(done.total["network.tiles"] + done.total["ensemble.tiles"]),
+    }
+
+
+def _repairs(done: _Sums) -> dict[str, int]:
+    """Sum what was filled in."""
+    named = {"repairs": "repairs", "pixels": "inpaint.repaired_pixels", "left": "inpaint.left"}
+    named |= {name: f"inpaint.{name}" for name in ("windows", "windows_run")}
+    return {name: int(done.total[note]) for name, note in named.items()}
+
+
+def _stars(done: _Sums) -> dict[str, Any]:
+    """Sum what tiles and halos say of star-convex objects."""
     pixels = done.total["network.overlap_pixels"]
     total = done.total["network.overlap_deviation"] / 2**16
     return {
-        "tiles": int(done.total["network.tiles"]),
         "longest_ray": done.largest["network.longest_ray"],
         "halo": done.largest["halo"],
         "tile_overlap_deviation_mean": total / pixels if pixels else 0.0,

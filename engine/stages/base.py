@@ -127,6 +127,10 @@ class Stage(ABC):
     def memory(self, wanted: Mapping[str, Box]) -> int:
         """Bytes that the stage takes at its peak, beyond what it is given."""
 
+    def kept(self, wanted: Mapping[str, Box]) -> int:
+        """Bytes of its products that stay while later stages run, where that is much."""
+        return 0
+
     def device_memory(self, wanted: Mapping[str, Box]) -> int:
         """Bytes of them that lie on the device; 0 for a stage that does not use it."""
         return 0
@@ -173,9 +177,12 @@ class Pipeline:
         return boxes
 
     def memory(self, wanted: Mapping[str, Box]) -> int:
-        """Bytes of the largest stage at its peak, beyond image and outputs."""
-        boxes = self.fold(wanted)
-        return max((stage.memory(boxes) for stage in self.stages), default=0)
+        """Bytes of the largest stage at its peak, with what earlier ones keep."""
+        boxes, kept, most = self.fold(wanted), 0, 0
+        for stage in self.stages:
+            most = max(most, kept + stage.memory(boxes))
+            kept += stage.kept(boxes)
+        return most
 
     def device_memory(self, wanted: Mapping[str, Box]) -> int:
         """Bytes of the largest stage on the device."""

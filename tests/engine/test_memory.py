@@ -17,18 +17,18 @@ from engine.recipe import load_settings
 WORKER = """
 import pickle, sys
 from engine.device import resident_peak
-from engine.running.outputs import create_outputs
-from engine.statistics import freeze
-from engine.tasks import perform
 from engine.pixels import save_levels
+from engine.running.outputs import create_arrays
+from engine.statistics import freeze
+from engine.tasks import compute
 from tiling import Box, Region
 with open(sys.argv[1], "rb") as file:
     job = pickle.load(file)
 whole = Region((), job.frame.bounds)
-perform(job, job.statistics_pass("statistics"), whole)
-save_levels(job.out, job.digest, freeze(job, [whole]))
-create_outputs(job)
-perform(job, job.passes()[0], Region((), Box((512, 512), (2560, 2560))))
+compute(job, job.statistics_pass("statistics"), whole)
+save_levels(job, freeze(job, [whole]))
+create_arrays(job)
+compute(job, job.passes()[0], Region((), Box((512, 512), (2560, 2560))))
 sys.stdout.write(str(resident_peak()))
 """
 

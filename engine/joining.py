@@ -1,0 +1,188 @@
+"""Objects of the class map over all cells: which parts belong together, and the ids of all.
+
+Ids follow the chunks of the label image in C order and, within a chunk, the anchors in raster
+order, as those of star-convex objects do (`engine.labels`). Only the parts that touch a side of
+their cell are held at once, some 60 bytes each; the others are counted by their chunk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engine.components import component_settings, load_edges
+from engine.errors import OutputError
+from engine.ledger import Ledger
+from engine.methods.components import join_over_seams
+from engine.store import Location, write_atomic
+from tiling import Box, Grid, Region
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from engine.ledger import Record
+    from engine.methods.components import Edges
+    from engine.planning import Job
+
+#: Cells whose sides are read at once.
+_REQUESTS = 16
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Parts that touch a side of their cell, by object, and what comes before each chunk.
+
+    Parameters
+    ----------
+    cells : ndarray of shape (n,), int64
+        Number of the cell of each part, in C order of the planes and cells.
+    local : ndarray of shape (n,), int64
+        Index of the part in its cell.
+    group : ndarray of shape (n,), int64
+        Number of its object; ascending.
+    head : ndarray of shape (groups,), int64
+        Row of the part that holds the anchor of each object.
+    kept : ndarray of shape (groups,), bool
+        Whether the object is large enough.
+    before : ndarray of shape (chunks + 1,), int64
+        Objects in all chunks before each chunk; the last entry is the total.
+    """
+
+    cells: np.ndarray
+    local: np.ndarray
+    group: np.ndarray
+    head: np.ndarray
+    kept: np.ndarray
+    before: np.ndarray
+
+    def rows(self, cell: int) -> np.ndarray:
+        """Rows of the parts of a cell."""
+        return np.flatnonzero(self.cells == cell)
+
+    def members(self, group: int) -> np.ndarray:
+        """Rows of the parts of an object."""
+        low, high = np.searchsorted(self.group, [group, group + 1])
+        return np.arange(low, high)
+
+
+def cell_grid(job: Job) -> Grid:
+    """Cells whose parts are kept."""
+    return Grid(job.frame.planes, job.frame.extent, (job.shard, job.shard))
+
+
+def chunk_grid(job: Job) -> Grid:
+    """Chunks of the label image of objects."""
+    chunk = job.layer(component_settings(job).name).chunk
+    return Grid(job.frame.planes, job.frame.extent, (chunk, chunk))
+
+
+def join_objects(job: Job, records: Iterable[Record]) -> Joined:
+    """Join the parts of all cells over their seams, and count objects by chunk.
+
+    Parameters
+    ----------
+    job : Job
+        The run.
+    records : iterable of Record
+        Of the pass that made the final class map.
+
+    Raises
+    ------
+    OutputError
+        If there are more objects than the label image can name.
+    """
+    chunks, cells = chunk_grid(job), cell_grid(job)
+    counts = np.zeros(len(chunks) + 1, np.int64)
+    for record in records:
+        inner = record.region.core.split(chunks.cell)
+        for box, count in zip(inner, record.notes["parts"], strict=True):
+            counts[chunks.number(record.region.plane, *box.start) + 1] += count
+    found = [_plane(job, cells, plane) for plane in product(*map(range, job.frame.planes))]
+    groups = np.cumsum([0, *(int(part[2].max(initial=-1)) + 1 for part in found)])
+    cell, local, first, area = (np.concatenate([part[k] for part in found]) for k in (0, 1, 3, 4))
+    group = np.concatenate([part[2] + at for part, at in zip(found, groups, strict=False)])
+    # By object and anchor: the first of an object holds its anchor.
+    order = np.lexsort((first[:, 1], first[:, 0], group))
+    cell, local, first, area, group = (a[order] for a in (cell, local, first, area, group))
+    total = int(groups[-1])
+    head = np.searchsorted(group, np.arange(total))
+    size = np.bincount(group, area, total).astype(np.int64)
+    kept = size >= component_settings(job).min_area
+    own = head[kept]
+    numbers = chunks.cell[0]
+    planes = cell[own] // int(np.prod(cells.shape[-2:]))
+    places = first[own] // numbers
+    rows, columns = chunks.shape[-2:]
+    np.add.at(counts, (planes * rows + places[:, 0]) * columns + places[:, 1] + 1, 1)
+    joined = Joined(cell, local, group, head, kept, np.cumsum(counts))
+    layer = job.layer(component_settings(job).name)
+    if joined.before[-1] > np.iinfo(layer.dtype).max:
+        raise OutputError(
+            where=f"labels of '{job.out}'",
+            expected=f"at most {np.iinfo(layer.dtype).max} objects, as {layer.dtype} can name",
+            found=str(joined.before[-1]),
+            remedy="Run the image in parts with --within, each into its own OUT.",
+        )
+    return joined
+
+
+def _plane(job: Job, cells: Grid, plane: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    """Parts of a plane that touch a side: cell, index, group, first pixel, area."""
+    inside = [
+        (index, cells.region((*plane, *index)).core)
+        for index in product(*(range(n) for n in cells.shape[-2:]))
+    ]
+    inside = [(index, box) for index, box in inside if box.meets(job.area)]
+    edges: dict[tuple[int, int], Edges] = {}
+    first, area = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.int64)]
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        for (index, _), found in zip(
+            inside, pool.map(lambda one: load_edges(job, plane, one[1]), inside), strict=True
+        ):
+            edges[index[0], index[1]] = found[0]
+            first.append(found[1])
+            area.append(found[2])
+    parts, group = join_over_seams(edges, component_settings(job).connectivity)
+    rows, columns = cells.shape[-2:]
+    number = int(np.ravel_multi_index(plane, cells.planes)) if plane else 0
+    cell = (number * rows + parts[:, 0]) * columns + parts[:, 1]
+    return cell, parts[:, 2], group, np.concatenate(first), np.concatenate(area)
+
+
+def cell_box(job: Job, number: int) -> Region:
+    """Cell by its number."""
+    grid = cell_grid(job)
+    return grid.region(tuple(int(n) for n in np.unravel_index(number, grid.shape)))
+
+
+def cell_number(job: Job, plane: tuple[int, ...], cell: Box) -> int:
+    """Find the number of a cell, in C order of the planes and cells."""
+    return cell_grid(job).number(plane, cell.start[0], cell.start[1])
+
+
+def save_joined(job: Job, joined: Joined) -> str:
+    """Put it where tasks find it; return its name, which no other ever had."""
+    with io.BytesIO() as buffer:
+        np.savez(
+            buffer, cells=joined.cells, local=joined.local, group=joined.group, head=joined.head,
+            kept=joined.kept, before=joined.before,
+        )  # fmt: skip
+        data = buffer.getvalue()
+    name = f"joined-{hashlib.sha256(data).hexdigest()[:32]}.npz"
+    write_atomic(Ledger(job.out).path("work", name), data)
+    return name
+
+
+@lru_cache(maxsize=2)
+def open_joined(out: Location, name: str) -> Joined:
+    """Read what was joined; named by its content, so once per process."""
+    data = Ledger(out).path("work", name).read_bytes()
+    with np.load(io.BytesIO(data), allow_pickle=False) as found:
+        return Joined(*(found[n] for n in ("cells", "local", "group", "head", "kept", "before")))

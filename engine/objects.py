@@ -1,0 +1,138 @@
+"""The objects pass: connected components of the final class map, with dense ids and their table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from engine.components import component_settings, load_parts, number_cell
+from engine.joining import cell_box, cell_number, chunk_grid, open_joined
+from engine.methods.components import Parts
+from engine.pixels import read_layer, write_layer
+from engine.planning.elements import CLASSES
+from engine.tables import Rows, placed_table, write_part
+from engine.work import Done
+
+if TYPE_CHECKING:
+    from engine.joining import Joined
+    from engine.planning import Job
+    from tiling import Region
+
+
+def object_region(job: Job, region: Region) -> Done:
+    """Label the objects of a region, and write the table of those whose anchors lie in it.
+
+    Parameters
+    ----------
+    job : Job
+        The run.
+    region : Region
+        Plane and core in pixels of the level that is read; whole cells, but at the image's edge.
+
+    Returns
+    -------
+    Done
+        Its notes count the objects, and those that cross a seam of cells.
+    """
+    joined = open_joined(job.out, job.joined)
+    name = component_settings(job).name
+    layer = job.layer(name)
+    labels = np.zeros(region.core.shape, layer.dtype)
+    owned: list[tuple[np.ndarray, Parts]] = []
+    crossing = 0
+    for cell in region.core.split((job.shard, job.shard)):
+        classes = read_layer(job, CLASSES, region.plane, cell)
+        numbers = number_cell(job, classes)
+        number = cell_number(job, region.plane, cell)
+        own = _own_ids(job, joined, number)
+        ids = _ids(job, joined, number, own)
+        table = np.concatenate([np.zeros(1, np.uint64), ids]).astype(layer.dtype)
+        labels[cell.slices(region.core.start)] = table[numbers]
+        objects, reaching = _owned(job, joined, number, own)
+        owned.append((own[own > 0], objects))
+        crossing += reaching
+    stored = write_layer(job, name, region, labels[None])
+    found = np.concatenate([ids for ids, _ in owned])
+    rows = _table(job, region.plane, found, Parts.concatenate([parts for _, parts in owned]))
+    part = write_part(job, name, region, rows)
+    return Done({"objects": len(found), "crossing": crossing}, (*stored, part))
+
+
+def _ids(job: Job, joined: Joined, number: int, own: np.ndarray) -> np.ndarray:
+    """Id of every part of a cell, 0 for those that are too small: (n,) uint64.
+
+    Parameters
+    ----------
+    job, joined
+        The run, and what belongs together.
+    number : int
+        The cell.
+    own : ndarray of shape (n,), uint64
+        From `_own_ids`.
+    """
+    ids, rows = own.copy(), joined.rows(number)
+    heads = joined.head[joined.group[rows]]
+    for other in np.unique(joined.cells[heads]):
+        theirs = own if other == number else _own_ids(job, joined, int(other))
+        here = joined.cells[heads] == other
+        ids[joined.local[rows[here]]] = theirs[joined.local[heads[here]]]
+    return ids
+
+
+def _own_ids(job: Job, joined: Joined, number: int) -> np.ndarray:
+    """Ids of the parts of a cell that hold the anchor of an object; 0 for the others."""
+    cell = cell_box(job, number)
+    parts = load_parts(job, cell.plane, cell.core)
+    kept = parts.area >= component_settings(job).min_area
+    rows = joined.rows(number)
+    groups = joined.group[rows]
+    kept[joined.local[rows]] = joined.kept[groups] & (joined.head[groups] == rows)
+    chunks = chunk_grid(job)
+    first = chunks.number(cell.plane, 0, 0)
+    places = parts.first // chunks.cell[0]
+    chunk = first + places[:, 0] * chunks.shape[-1] + places[:, 1]
+    order = np.lexsort((parts.first[:, 1], parts.first[:, 0], chunk))
+    order = order[kept[order]]
+    ranked = chunk[order]
+    rank = np.arange(len(order)) - np.searchsorted(ranked, ranked)
+    ids = np.zeros(len(parts), np.uint64)
+    ids[order] = joined.before[ranked] + rank + 1
+    return ids
+
+
+def _owned(job: Job, joined: Joined, number: int, own: np.ndarray) -> tuple[Parts, int]:
+    """Objects whose anchors lie in a cell, in the order of its parts; how many reach out of it."""
+    cell = cell_box(job, number)
+    parts, mine = load_parts(job, cell.plane, cell.core), np.flatnonzero(own)
+    collected, group = [parts.take(mine)], [np.arange(len(mine))]
+    place = {int(index): k for k, index in enumerate(mine)}
+    crossing = 0
+    for row in joined.rows(number):
+        members = joined.members(int(joined.group[row]))
+        if joined.head[joined.group[row]] != row or len(members) < 2:
+            continue
+        if int(joined.local[row]) not in place:
+            continue
+        crossing += 1
+        for other in members[members != row]:
+            there = cell_box(job, int(joined.cells[other]))
+            found = load_parts(job, there.plane, there.core)
+            collected.append(found.take(joined.local[other : other + 1]))
+            group.append(np.array([place[int(joined.local[row])]]))
+    united = Parts.concatenate(collected).united(np.concatenate(group), len(mine))
+    return united, crossing
+
+
+def _table(job: Job, plane: tuple[int, ...], ids: np.ndarray, parts: Parts) -> pa.Table:
+    """Rows of objects, by id."""
+    order = np.argsort(ids, kind="stable")
+    ids, parts = ids[order], parts.take(order)
+    area = np.maximum(parts.area, 1)[:, None]
+    columns = [parts.area[:, None], parts.sums / area, parts.boxes]
+    more = {"entropy": pa.array(parts.entropy / (255.0 * area[:, 0]), pa.float32())}
+    for k, name in enumerate(job.ensemble.classes if job.ensemble else ()):
+        more[f"pixels_{name}"] = pa.array(parts.classes[:, k], pa.int64())
+    rows = Rows(plane, ids, parts.first, np.concatenate(columns, axis=1).astype(np.float64))
+    return placed_table(job, job.layer(component_settings(job).name), rows, more)

@@ -1,0 +1,214 @@
+"""Class maps, entropy, repairs and objects are those of the image, whatever the cut."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from journeys import Runner, read, save_image
+from scipy import ndimage
+from semantics import make_ensemble, make_mae
+
+from engine.errors import RefusedError
+from engine.methods.entropy import uncertain_patches
+
+CLASSES = ("background", "membrane", "inside")
+MAPS = ("labels/classes/0", "labels/classes_initial/0", "maps/entropy/0", "labels/cells/0")
+
+RECIPE = """
+method: semantic
+tiling: {{tile: 64, overlap: 24, margin: 8}}
+classes:
+  ensemble: {ensemble}
+  precision: float32
+  keep: [inside]
+  repair: {{model: {mae}, threshold: 0.6}}
+  objects: {{name: cells, classes: [inside], connectivity: 4, min_area: 4}}
+"""
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    place = tmp_path_factory.mktemp("networks")
+    return {
+        "ensemble": make_ensemble(place / "ensemble", CLASSES, 3),
+        "mae": make_mae(place / "mae", CLASSES),
+    }
+
+
+@pytest.fixture(scope="module")
+def recipe(networks: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("recipe") / "cells.yaml"
+    path.write_text(RECIPE.format(**networks))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory, nuclei: np.ndarray) -> Path:
+    # Two planes, and sides that are multiples of nothing.
+    pixels = np.stack([nuclei[:250, :391], nuclei[200:450, 100:491]])
+    return save_image(tmp_path_factory.mktemp("image") / "image.zarr", pixels, "zyx")
+
+
+def run(run_recipe: Runner, image: Path, out: Path, recipe: str, *more: str, **kwargs: str) -> None:
+    settings = ("storage.chunk=32", "storage.shard=64", *more)
+    assert run_recipe(image, out, *settings, recipe=recipe, **kwargs).complete
+
+
+@pytest.fixture(scope="module")
+def whole(
+    tmp_path_factory: pytest.TempPathFactory, image: Path, run_recipe: Runner, recipe: str
+) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "whole.ome.zarr"
+    run(run_recipe, image, out, recipe, "resources.region=448")
+    return out
+
+
+def test_no_cut_changes_a_pixel_or_a_row(
+    image: Path, tmp_path: Path, run_recipe: Runner, recipe: str, whole: Path
+) -> None:
+    out = tmp_path / "cut.ome.zarr"
+    run(run_recipe, image, out, recipe, "resources.region=64", "resources.launch=3")
+    for name in (*MAPS, "maps/probability/inside/0", "labels/classes/1"):
+        np.testing.assert_array_equal(read(whole, name), read(out, name), err_msg=name)
+    cells = [pq.read_table(o / "tables/cells.parquet").sort_by("id") for o in (whole, out)]
+    assert cells[0].equals(cells[1])
+    keys = [("z", "ascending"), ("y0", "ascending"), ("x0", "ascending")]
+    repairs = [pq.read_table(o / "tables/repairs.parquet").sort_by(keys) for o in (whole, out)]
+    assert repairs[0].equals(repairs[1])
+    assert len(repairs[0]) > 10
+    assert sum(repairs[0]["changed"].to_pylist()) > 100
+
+
+def test_only_uncertain_patches_change(whole: Path) -> None:
+    before, after = read(whole, MAPS[1]), read(whole, MAPS[0])
+    entropy = read(whole, MAPS[2])
+    padded = np.pad(entropy, [(0, 0), (0, -250 % 4), (0, -391 % 4)], mode="symmetric")
+    doubt = uncertain_patches(padded, 0.6).repeat(4, axis=1).repeat(4, axis=2)[:, :250, :391]
+    changed = before != after
+    assert 0 < changed.sum() < doubt.sum() < 0.8 * doubt.size
+    assert not changed[~doubt].any()
+    repairs = pq.read_table(whole / "tables/repairs.parquet").to_pandas()
+    assert repairs.changed.sum() == changed.sum()
+    counts = [repairs[f"after_{name}"].sum() for name in CLASSES]
+    assert counts == [((after == k) & doubt).sum() for k in range(3)]
+
+
+def test_objects_are_the_components_of_the_final_map(whole: Path) -> None:
+    classes, labels = read(whole, MAPS[0]), read(whole, MAPS[3])
+    table = pq.read_table(whole / "tables/cells.parquet").to_pandas().set_index("id")
+    ids = np.unique(labels)
+    assert (ids == np.arange(len(ids))).all()
+    assert list(table.index) == ids[1:].tolist()
+    total = 0
+    for z in range(2):
+        found, count = ndimage.label(classes[z] == 2)
+        sizes = np.bincount(found.ravel(), minlength=count + 1)
+        kept = np.flatnonzero(sizes >= 4)[1:] if sizes[0] >= 4 else np.flatnonzero(sizes >= 4)
+        total += len(kept)
+        np.testing.assert_array_equal(labels[z] > 0, np.isin(found, kept) & (found > 0))
+        for k in kept[:40]:
+            (one,) = np.unique(labels[z][found == k])
+            row = table.loc[one]
+            assert row["z"] == z
+            assert row["area"] == sizes[k] == row["pixels_inside"]
+            y, x = np.nonzero(found == k)
+            assert row["y"] == pytest.approx(y.mean())
+            assert (row["x0"], row["x1"]) == (x.min(), x.max() + 1)
+    assert total == len(table) > 20
+
+
+def test_another_threshold_keeps_the_ensemble_and_publishes_its_table(
+    image: Path, tmp_path: Path, run_recipe: Runner, recipe: str, whole: Path
+) -> None:
+    out = tmp_path / "out.ome.zarr"
+    run(run_recipe, image, out, recipe, "classes.repair.threshold=0.9")
+    few = pq.read_table(out / "tables/repairs.parquet")
+    with pytest.raises(RefusedError, match=r"classes\.repair\.threshold: 0\.9 -> 0\.6.*repair"):
+        run(run_recipe, image, out, recipe)
+    outcome = run_recipe(
+        image, out, "storage.chunk=32", "storage.shard=64", recipe=recipe, recompute="changed"
+    )
+    assert outcome.complete
+    assert outcome.report["reasons"]["new"] > 0
+    np.testing.assert_array_equal(read(whole, MAPS[1]), read(out, MAPS[1]))
+    repairs = pq.read_table(out / "tables/repairs.parquet")
+    assert len(few) < len(repairs) == len(pq.read_table(whole / "tables/repairs.parquet"))
+    assert not (out / ".tilewright/tables").exists()
+
+
+def test_nothing_uncertain_is_a_result(
+    image: Path, tmp_path: Path, run_recipe: Runner, networks: dict[str, Path], recipe: str
+) -> None:
+    out = tmp_path / "out.ome.zarr"
+    run(run_recipe, image, out, recipe, "classes.repair.threshold=0.999")
+    np.testing.assert_array_equal(read(out, MAPS[0]), read(out, MAPS[1]))
+    assert len(pq.read_table(out / "tables/repairs.parquet")) == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("classes.keep=[outside]", r"classes\.keep.*background, membrane, inside.*outside"),
+        ("classes.objects.classes=[x]", r"classes\.objects\.classes.*membrane"),
+        ("classes.objects.name=classes", r"no other array"),
+        ("input.channels=[0,0]", r"1 input channels"),
+        ("tiling.tile=62", r"multiple of the phase"),
+        ("classes.repair.treshold=1", r"Did you mean 'threshold'"),
+        ("classes.ensemble=mitochondira", r"ensemble 'mitochondira'"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    image: Path, tmp_path: Path, run_recipe: Runner, recipe: str, setting: str, words: str
+) -> None:
+    with pytest.raises(RefusedError, match=words):
+        run(run_recipe, image, tmp_path / "out.ome.zarr", recipe, setting)
+
+
+def test_an_autoencoder_of_other_classes_is_refused(
+    image: Path, tmp_path: Path, run_recipe: Runner, recipe: str
+) -> None:
+    other = make_mae(tmp_path / "mae", ("background", "inside", "membrane"))
+    with pytest.raises(RefusedError, match="background, membrane, inside"):
+        run(run_recipe, image, tmp_path / "o.ome.zarr", recipe, f"classes.repair.model={other}")
+
+
+def test_an_ensemble_of_one_has_the_entropy_of_its_softmax(
+    image: Path, tmp_path: Path, run_recipe: Runner, recipe: str
+) -> None:
+    one = make_ensemble(tmp_path / "one", CLASSES, 1)
+    out = tmp_path / "out.ome.zarr"
+    run(run_recipe, image, out, recipe, f"classes.ensemble={one}")
+    assert len(np.unique(read(out, MAPS[2]))) > 50
+    with pytest.raises(RefusedError, match="ensemble of one"):
+        run(
+            run_recipe, image, tmp_path / "v.ome.zarr", recipe, f"classes.ensemble={one}",
+            "classes.entropy=vote",
+        )  # fmt: skip
+
+
+def test_votes_have_few_values(
+    image: Path, tmp_path: Path, run_recipe: Runner, recipe: str
+) -> None:
+    out = tmp_path / "out.ome.zarr"
+    run(run_recipe, image, out, recipe, "classes.entropy=vote")
+    # 3-0, 2-1 and 1-1-1 of three members.
+    assert set(np.unique(read(out, MAPS[2]))) <= {0, 148, 255}
+
+
+def test_members_in_turn_give_the_same(
+    image: Path, tmp_path: Path, run_recipe: Runner, recipe: str, whole: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("engine.planning.cost._fits", lambda job, _: job.in_turn)
+    out = tmp_path / "out.ome.zarr"
+    run(run_recipe, image, out, recipe)
+    np.testing.assert_array_equal(read(whole, MAPS[2]), read(out, MAPS[2]))
+
+
+def test_an_image_smaller_than_a_window(
+    tmp_path: Path, run_recipe: Runner, recipe: str, nuclei: np.ndarray
+) -> None:
+    image, out = save_image(tmp_path / "image.zarr", nuclei[:50, :37]), tmp_path / "out.ome.zarr"
+    run(run_recipe, image, out, recipe)
+    assert read(out, MAPS[0]).shape == (50, 37)
