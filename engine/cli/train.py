@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from engine.cli.train_flags import flags
+from engine.cli.train_mae import mae
 from engine.cli.train_unet import unet
 from engine.errors import RecipeError
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Train models on your own images.")
 app.command()(flags)
 app.command()(unet)
+app.command()(mae)
 
 OUT = Console(soft_wrap=True)
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from engine.networks.mae_folder import MaeConfig
 
-__all__ = ["MaskedAutoencoder", "Prediction", "chosen"]
+__all__ = ["Block", "Blocks", "MaskedAutoencoder", "Prediction", "chosen", "rotary_angles"]
 
 # As the source and the transformers it builds on.
 NORM_EPSILON = 1e-6
@@ -28,6 +28,9 @@ TOKEN_STD = 0.02
 # Longest wavelength of the rotary positions is 2π times this, in patches; a window has 32.
 ROTARY_BASE = 100.0
 SINCOS_BASE = 10000.0
+
+# Tokens of a window up to which the attention of all windows of a launch is computed at once.
+CACHED = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +160,7 @@ class MaskedAutoencoder(nn.Module):
     def _turns(self, index: Tensor, head_dim: int) -> tuple[Tensor, Tensor] | None:
         if self.config.positions == "sincos":
             return None
-        angles = _angles(self.places[index], head_dim)
+        angles = rotary_angles(self.places[index], head_dim)
         angles = F.pad(angles, (0, 0, 1, 0))[:, None]  # the class token stands at the origin
         dtype = self.embed.weight.dtype
         return angles.cos().to(dtype), angles.sin().to(dtype)
@@ -235,14 +238,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor, valid: Tensor) -> Tensor:
     -----
     In bfloat16 on a CPU the products are written out: torch's fused attention does not use the
     processor's bfloat16 multiplication there and is 2 to 6 times slower (measured, torch 2.13).
-    One window at a time: the scores of one stay in the cache.
+    Beyond `CACHED` tokens one window at a time: its scores stay in the cache.
     """
     keep = valid[:, None, None, :]
     if q.device.type != "cpu" or q.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
     with torch.autocast("cpu", enabled=False):
         barred = torch.zeros(keep.shape, dtype=q.dtype).masked_fill_(~keep, -math.inf)
-        parts = zip((q * q.shape[-1] ** -0.5), k.transpose(-1, -2), v, barred, strict=True)
+        scaled, turned = q * q.shape[-1] ** -0.5, k.transpose(-1, -2)
+        if q.shape[2] <= CACHED:
+            return torch.softmax(scaled @ turned + barred, dim=-1) @ v
+        parts = zip(scaled, turned, v, barred, strict=True)
         return torch.stack([torch.softmax(a @ b + bar, dim=-1) @ c for a, b, c, bar in parts])
 
 
@@ -268,8 +274,8 @@ def _sincos(places: Tensor, dim: int) -> Tensor:
     return both.flatten(1).float()
 
 
-def _angles(places: Tensor, head_dim: int) -> Tensor:
-    """Angles of y, then of x, for places (..., 2): (..., head_dim / 2) float32."""
+def rotary_angles(places: Tensor, head_dim: int) -> Tensor:
+    """Angles by which pairs of a head turn: of y, then of x, for places (..., 2) in patches."""
     quarter = head_dim // 4
     steps = torch.arange(quarter, dtype=torch.float32, device=places.device)
     return (places[..., None] * ROTARY_BASE ** (-steps / quarter)).flatten(-2)

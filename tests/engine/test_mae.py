@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from engine.device import Launch
 from engine.errors import ModelError
 from engine.methods.patches import cut_patches, join_patches, near_patches
-from engine.networks.mae import MaskedAutoencoder, _angles, _turned, chosen
+from engine.networks.mae import MaskedAutoencoder, _turned, chosen, rotary_angles
 from engine.networks.mae_folder import (
     MaeConfig,
     MaeFolder,
@@ -216,13 +216,29 @@ def test_rotary_attention_sees_differences_of_places() -> None:
     scores = []
     for y, x in ((0, 0), (20, 7), (3, 25)):
         places = torch.tensor([[[y, x], [y + 5, x + 2], [y + 2, x + 5]]], dtype=torch.float32)
-        angles = _angles(places, 16)[:, None]
+        angles = rotary_angles(places, 16)[:, None]
         rows = (t.expand(1, 1, 3, 16) for t in (q, k))
         a, b = (_turned(row, (angles.cos(), angles.sin())) for row in rows)
         scores.append(a @ b.transpose(-1, -2))
     torch.testing.assert_close(scores[0], scores[1], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(scores[0], scores[2], atol=1e-4, rtol=1e-4)
     assert (scores[0][..., 0, 1] - scores[0][..., 0, 2]).abs() > 1e-3
+
+
+def test_heads_look_beside_their_own_patch_at_first() -> None:
+    network = MaskedAutoencoder(replace(TURNED, encoder_dim=64)).eval()
+    initialise_mae(network, 0)
+    bias = network.encoder.blocks[1].qkv.bias.detach().view(3, 2, 32)
+    angles = rotary_angles(network.places, 32)
+    turns = angles.cos(), angles.sin()
+    q, k = (_turned(bias[i, 1].expand(1, 1, 1024, 32), turns)[0, 0] for i in (0, 1))
+    at = 16 * 32 + 16
+    scores = (q[at] @ k.T).view(32, 32)
+    found = divmod(int(scores.argmax()), 32)
+    turn = np.pi * (3 - 5**0.5) * 3
+    beside = (16 + 1.2 * np.sin(turn), 16 + 1.2 * np.cos(turn))
+    assert np.hypot(found[0] - beside[0], found[1] - beside[1]) < 0.75
+    assert scores[16, 16] - scores[4, 4] > 1
 
 
 def test_chosen_lists_what_is_present_first() -> None:

@@ -1,0 +1,136 @@
+"""The command that trains a masked autoencoder of class maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from engine.errors import RecipeError
+from engine.networks.mae_folder import MaeConfig
+
+if TYPE_CHECKING:
+    from engine.networks.mae_folder import ClassInput, Positions
+    from engine.training.mae_options import MaeProgress
+    from engine.training.options import Precision
+
+OUT = Console(soft_wrap=True)
+
+#: Stands for all patches where a number is asked for.
+ALL = -1
+
+
+def mae(
+    labels: Annotated[Path, typer.Option(help="Folder of class maps, PNG or TIFF, or a stack.")],
+    classes: Annotated[str, typer.Option(help="Names of the classes, background first: a,b,c.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    entropy: Annotated[
+        Path | None, typer.Option(help="Entropy maps of the same names, uint8 (255 is 1).")
+    ] = None,
+    entropy_limit: Annotated[
+        float, typer.Option(help="Pixels with more entropy do not count.")
+    ] = 0.1,
+    val_labels: Annotated[Path | None, typer.Option(help="Class maps for validation.")] = None,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Labels are ids of objects: make 2 classes.")
+    ] = False,
+    encoder: Annotated[str, typer.Option(help="Width,blocks,heads; paper: 128,14,1.")] = "96,6,3",
+    decoder: Annotated[str, typer.Option(help="Width,blocks,heads; paper: 64,7,8.")] = "64,2,2",
+    class_input: Annotated[str, typer.Option(help="onehot, or index as the paper.")] = "onehot",
+    positions: Annotated[str, typer.Option(help="rotary, or sincos as the paper.")] = "rotary",
+    near: Annotated[
+        int, typer.Option(help="Patches from foreground within which patches count; -1: all.")
+    ] = 3,
+    class_weights: Annotated[
+        str | None, typer.Option(help="Weights of the classes: 1,2,2; else by how rare they are.")
+    ] = None,
+    blobs: Annotated[float, typer.Option(help="Share of windows masked in blobs.")] = 0.25,
+    piece: Annotated[
+        int, typer.Option(help="Side of the pieces of windows at the start; 0: none.")
+    ] = 64,
+    minutes: Annotated[
+        float | None, typer.Option(help="Time to train; the schedule ends with it.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Epochs at the most.")] = 1000,
+    steps: Annotated[int, typer.Option(help="Steps per epoch.")] = 100,
+    batch: Annotated[int, typer.Option(help="Windows per step.")] = 16,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1.5e-3,
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "bfloat16",
+    half: Annotated[bool, typer.Option("--half", help="Write weights as float16.")] = False,
+    threads: Annotated[int | None, typer.Option(help="Threads of the network.")] = None,
+    seed: Annotated[int, typer.Option(help="Of split, weights and batches.")] = 0,
+) -> None:
+    """Train a masked autoencoder; given again after a stop, it continues from its last epoch."""
+    from engine.training.mae import train_mae
+    from engine.training.mae_options import MaeTrainOptions
+
+    wide, deep = _sizes("--encoder", encoder), _sizes("--decoder", decoder)
+    config = MaeConfig(
+        classes=tuple(classes.split(",")),
+        encoder_dim=wide[0],
+        encoder_depth=wide[1],
+        encoder_heads=wide[2],
+        decoder_dim=deep[0],
+        decoder_depth=deep[1],
+        decoder_heads=deep[2],
+        class_input=cast("ClassInput", class_input),
+        positions=cast("Positions", positions),
+        near_patches=None if near == ALL else near,
+    )
+    options = MaeTrainOptions(
+        labels=labels,
+        out=out,
+        config=config,
+        entropy=entropy,
+        entropy_limit=entropy_limit,
+        val_labels=val_labels,
+        foreground=foreground,
+        class_weights=None if class_weights is None else _numbers("--class-weights", class_weights),
+        blobs=blobs,
+        piece=piece,
+        epochs=epochs,
+        steps=steps,
+        batch=batch,
+        learning_rate=learning_rate,
+        precision=cast("Precision", precision),
+        budget_minutes=minutes,
+        threads=threads,
+        half=half,
+        seed=seed,
+    )
+    folder = train_mae(options, _show)
+    OUT.print(f"[bold]done[/bold] {escape(str(folder))}; its scores are in README.md there")
+
+
+def _sizes(option: str, text: str) -> tuple[int, int, int]:
+    """Width, blocks and heads."""
+    numbers = _numbers(option, text)
+    if len(numbers) != 3 or any(n != int(n) for n in numbers):
+        raise RecipeError(
+            where=option, expected="width,blocks,heads, such as 96,6,3", found=text,
+            remedy="Correct it.",
+        )  # fmt: skip
+    return int(numbers[0]), int(numbers[1]), int(numbers[2])
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError as err:
+        raise RecipeError(
+            where=option, expected="numbers with commas between", found=text, remedy="Correct it.",
+        ) from err  # fmt: skip
+
+
+def _show(progress: MaeProgress) -> None:
+    """Print a line for an epoch."""
+    dice = " ".join(f"{value:.3f}" for value in progress.scores.dice)
+    line = (
+        f"epoch {progress.epoch:>4}, {progress.done:>4.0%} done, loss {progress.loss:.4f}, "
+        f"validation {progress.scores.loss:.4f} (best {progress.best_loss:.4f}), Dice {dice}, "
+        f"{progress.elapsed_s / 60:.1f} min"
+    )
+    OUT.print(line, highlight=False)
