@@ -32,6 +32,20 @@ WORKER_ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "1",
 }
 
+#: What Dask and its libraries say in worker processes of our own, from their first line to their
+#: last: of a process that dies, the others tell in tracebacks. What matters of it, the driver sees.
+_SILENCE = {
+    "DASK_LOGGING": str(
+        {
+            "asyncio": "critical",
+            "distributed": "critical",
+            "distributed.client": "critical",
+            "distributed.gc": "critical",
+            "tornado.application": "critical",
+        }
+    )
+}
+
 #: How long a scheduler at a given address may take to answer.
 CONNECT_TIMEOUT_S = 10
 
@@ -68,7 +82,7 @@ def open_cluster(spec: ClusterSpec) -> Iterator[Client]:
         If the address is none, or nobody answers there.
     """
     settings = {
-        "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
+        "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT | _SILENCE,
         # Tasks hold arrays that Dask does not manage: it can neither spill nor judge them.
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.spill": False,
@@ -96,12 +110,11 @@ def _start(spec: ClusterSpec) -> Iterator[Client]:
     Where the block is left by an error, such as a request to stop, workers are killed: Dask would
     wait for their threads. What they have not recorded is done again.
     """
-    handlers = logging.getLogger("distributed").handlers
-    levels = [(h, h.level) for h in handlers if isinstance(h, logging.FileHandler)]
+    for handler in logging.getLogger("distributed").handlers:
+        # Of Dask, on the terminal; for good, since the scheduler's last words come after its end.
+        if type(handler) is logging.StreamHandler:
+            handler.setLevel(logging.CRITICAL)
     with _local(spec) as cluster, Client(cluster, timeout=CONNECT_TIMEOUT_S) as client:
-        for handler, level in levels:
-            # Dask silences the terminal, and takes files for it.
-            handler.setLevel(level)
         client.forward_logging("engine")
         try:
             yield client
@@ -121,7 +134,8 @@ def _local(spec: ClusterSpec) -> LocalCluster:
                 processes=True,
                 memory_limit=0,
                 dashboard_address="127.0.0.1:0",
-                silence_logs=logging.CRITICAL,
+                # It would take log files for the terminal, and let the terminal speak at the end.
+                silence_logs=False,
             )
         except RuntimeError as err:  # of Dask, for a process that ended before it was there
             failure = err
