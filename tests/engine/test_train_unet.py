@@ -99,6 +99,16 @@ def test_members_learn_and_differ(data: Path) -> None:
     assert {p.name for p in data.parent.iterdir()} == {"data", "e"}
 
 
+def test_members_begin_with_other_weights_the_same_each_time(data: Path) -> None:
+    still = _options(data, "a", epochs=1, steps=1, learning_rate=1e-12)
+    a, b = (train_unet(replace(still, out=data.parent / n), lambda _: None) for n in "ab")
+    (first, second), again = _weights(a), _weights(b)
+    name = "blocks.down_0_1.conv.weight"
+    assert np.abs(first[name] - second[name]).max() > 0.1
+    assert _equal(first, again[0])
+    assert _equal(second, again[1])
+
+
 class _StopError(Exception):
     pass
 
