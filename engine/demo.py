@@ -16,7 +16,7 @@ from stardist.data import test_image_nuclei_2d
 import engine
 from engine.cli.progress import TerminalProgress
 from engine.cli.show import show_outcome, show_plan, show_scores
-from engine.report import draw_preview
+from engine.drawing import View, draw_preview
 from engine.review import export_suspects
 from tiling import Box
 
@@ -86,13 +86,13 @@ def main(folder: Path) -> int:
     show_scores(_CONSOLE, evaluate_paths(str(out), str(truth), (0.5, 0.75, 0.9)))
     _CONSOLE.rule("4. preview: labels over the image")
     for name, within in (("overview", None), ("detail", DETAIL)):
-        shown = draw_preview(out, folder / f"{name}.png", None, within)
+        shown = draw_preview(out, folder / f"{name}.png", View(within=within))
         _CONSOLE.print(f"{folder / name}.png  {shown}", highlight=False)
     _CONSOLE.rule("5. flags: what should be looked at twice, in a part of the image")
     flagged = folder / "flagged.ome.zarr"
     if not _run(image, flagged, "nuclei-flags", PART, "storage.shard=512"):
         return 3
-    shown = draw_preview(flagged, folder / "suspects.png", None, PART, suspects=True)
+    shown = draw_preview(flagged, folder / "suspects.png", View(within=PART), suspects=True)
     _CONSOLE.print(f"{folder / 'suspects.png'}  {shown}", highlight=False)
     for name in ("suspects.geojson", "suspects.csv"):
         count = export_suspects(flagged, folder / name)

@@ -208,12 +208,32 @@ def preview(
     png: Annotated[Path, typer.Argument(help="Picture to write.")],
     level: Annotated[int | None, typer.Option(help="Resolution level of the labels.")] = None,
     within: Within = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Label image, where there are several.")
+    ] = None,
+    plane: Annotated[
+        str | None, typer.Option(help="Index on every axis before y and x, such as 0 or 0,3.")
+    ] = None,
     suspects: Annotated[bool, typer.Option(help="Show what is flagged, all else pale.")] = False,
+    maps: Annotated[
+        bool, typer.Option(help="Show every map and label image, side by side.")
+    ] = False,
 ) -> None:
     """Draw the labels over the image."""
-    from engine.report import draw_preview
+    from engine.drawing import View, draw_panels, draw_preview
 
-    shown = draw_preview(out, png, level, _box(within), suspects=suspects)
+    if maps and (labels or suspects):
+        raise RecipeError(
+            where="--maps",
+            expected="neither --labels nor --suspects beside it",
+            found="--labels" if labels else "--suspects",
+            remedy="Make two pictures.",
+        )
+    view = View(level, _box(within), _plane(plane))
+    if maps:
+        shown = draw_panels(out, png, view)
+    else:
+        shown = draw_preview(out, png, view, labels=labels, suspects=suspects)
     OUT.print(f"{png}: {shown}", highlight=False)
 
 
@@ -332,6 +352,21 @@ def _box(text: str | None) -> Box | None:
         )
     y0, y1, x0, x1 = (int(n) for n in match.groups())
     return Box((y0, x0), (y1, x1))
+
+
+def _plane(text: str | None) -> tuple[int, ...] | None:
+    """Read the index of a plane."""
+    if text is None:
+        return None
+    words = text.split(",")
+    if not all(word.strip().isdigit() for word in words):
+        raise RecipeError(
+            where=f"--plane {text}",
+            expected="indices such as 0 or 0,3",
+            found=text,
+            remedy="Give one for each axis before y and x.",
+        )
+    return tuple(int(word) for word in words)
 
 
 def _stop(signum: int, frame: object) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class TerminalProgress:
-    """A listener that draws one bar for each pass.
+    """A listener that draws one bar for each pass, and one for all pyramids.
 
     Parameters
     ----------
@@ -80,17 +80,24 @@ class TerminalProgress:
         """Add a bar."""
         if done:
             self._console.print(f"{name}: {done} of {regions} regions stand already")
-        self._tasks[name] = self._bars.add_task(name, total=regions, completed=done, speed=0.0)
-        self._begun[name] = time.perf_counter()
-        self._pixels[name] = 0
+        shown = _shown(name)
+        if shown in self._tasks:
+            task = self._bars.tasks[self._bars.task_ids.index(self._tasks[shown])]
+            total = (task.total or 0) + regions
+            self._bars.update(task.id, total=total, advance=done)
+            return
+        self._tasks[shown] = self._bars.add_task(shown, total=regions, completed=done, speed=0.0)
+        self._begun[shown] = time.perf_counter()
+        self._pixels[shown] = 0
 
     def regions_done(self, name: str, regions: int, pixels: int) -> None:
         """Move a bar on."""
         if self._is_stopping():
             raise KeyboardInterrupt
-        self._pixels[name] += pixels
-        speed = self._pixels[name] / 1e6 / max(time.perf_counter() - self._begun[name], 1e-9)
-        self._bars.update(self._tasks[name], advance=regions, speed=speed)
+        shown = _shown(name)
+        self._pixels[shown] += pixels
+        speed = self._pixels[shown] / 1e6 / max(time.perf_counter() - self._begun[shown], 1e-9)
+        self._bars.update(self._tasks[shown], advance=regions, speed=speed)
 
     def region_failed(self, failure: Failure) -> None:
         """Print why a region is given up."""
@@ -99,6 +106,11 @@ class TerminalProgress:
             f"{failure.attempts} tries:[/red] {escape(failure.message)}",
             highlight=False,
         )
+
+
+def _shown(name: str) -> str:
+    """Name of the bar of a pass."""
+    return "pyramids" if name.startswith("pyramid-") else name
 
 
 class CheckProgress(Silent):

@@ -215,7 +215,8 @@ class Job:
         if settings is None or self.mae is None:
             msg = "a job that repairs nothing has no such stages"
             raise TypeError(msg)
-        return Pipeline((Inpaint(self.frame, self.mae, settings.threshold, self._launch.tiles),))
+        pixels = self._launch.tiles * self.network.tiling.tile**2
+        return Pipeline((Inpaint(self.frame, self.mae, settings.threshold, pixels),))
 
     @property
     def _launch(self) -> Launch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MOST_WINDOWS = 256
 
 #: Bytes of activations per window in one launch: attention over all patches and their classes.
-WINDOW_BYTES = 48 * 2**20
+WINDOW_BYTES = 12 * 2**20
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class Inpaint(Stage):
         The masked autoencoder.
     threshold : float
         Mean entropy above which a patch is masked.
-    launch_tiles : int
-        Windows per launch, for the projection of memory.
+    launch_pixels : int
+        Pixels per launch of the other networks; as many go through this one.
 
     Notes
     -----
@@ -89,7 +89,7 @@ class Inpaint(Stage):
     frame: Frame
     model: MaeFolder
     threshold: float
-    launch_tiles: int
+    launch_pixels: int
     name = "inpaint"
     version = 1
 
@@ -116,7 +116,7 @@ class Inpaint(Stage):
 
     def device_memory(self, wanted: Mapping[str, Box]) -> int:
         """Bytes of the activations of one launch."""
-        return self.launch_tiles * WINDOW_BYTES
+        return self._windows_at_once(self.launch_pixels) * WINDOW_BYTES
 
     def run(self, given: Mapping[str, Any], wanted: Mapping[str, Box], place: Place) -> Made:
         """Fill in what is uncertain; products are the map and the repairs that belong here."""
@@ -155,7 +155,8 @@ class Inpaint(Stage):
         """Fill in windows: (N, y, x) uint8, and which of them were left as they are."""
         from engine.networks.mae_runtime import open_inpainter
 
-        inpainter = open_inpainter(self.model, place.launch)
+        at_once = self._windows_at_once(self.launch_pixels)
+        inpainter = open_inpainter(self.model, replace(place.launch, tiles=at_once))
         labels = np.stack([classes[w.tile.slices(under.start)] for w in some])
         masked = np.stack([self._uncertain(entropy, w.tile, under) for w in some])
         return inpainter.fill(labels, masked), inpainter.blind(labels, masked)
@@ -192,6 +193,9 @@ class Inpaint(Stage):
             tuple(np.bincount(then, minlength=count).tolist()),
             tuple(np.bincount(now, minlength=count).tolist()), bool(left),
         )  # fmt: skip
+
+    def _windows_at_once(self, pixels: int) -> int:
+        return max(1, pixels // self.model.config.window**2)
 
     def _windows(self, box: Box) -> list[_Window]:
         """Windows that decide something of a box, in lattice order."""
