@@ -124,8 +124,8 @@ def initialise_mae(network: MaskedAutoencoder, seed: int) -> None:
     -----
     As He et al. 2022, "Masked autoencoders are scalable vision learners", which the source [004]
     builds on. With rotary positions the biases of queries and keys begin such that each head looks
-    at patches beside its own, every head in another direction: ours. On phantom mitochondria it
-    saved a tenfold of the first steps (measured: Dice 0.86 against 0.75 after 120 steps).
+    at patches beside its own, every head in another direction: ours. On phantom mitochondria Dice
+    at a tenth masked was 0.86 after 120 small steps, and 0.75 without (measured).
     """
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():

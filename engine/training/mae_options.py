@@ -80,8 +80,8 @@ class MaeTrainOptions:
     piece_share: float = 0.7
     epochs: int = 1000
     steps: int = 100
-    batch: int = 16
-    learning_rate: float = 1.5e-3
+    batch: int = 4
+    learning_rate: float = 3e-3
     precision: Precision = "bfloat16"
     budget_minutes: float | None = None
     patience: int = 1000
