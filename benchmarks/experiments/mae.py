@@ -1,0 +1,243 @@
+"""Repair of class maps: table 1, table 2 and the degradation test of Sauer et al., and harm done.
+
+    python benchmarks/experiments/mae.py [--ensemble mitochondria] [--mae mitochondria]
+        [--em-ensemble DIR --em-mae DIR] [--scenes 12] [--validation 8] [--cache scratch/mae]
+        [--out FILE]
+
+a   Phantom mitochondria: scenes of `unseen` ranges and of seeds that no training uses, normal and
+    with the stain of each mitochondrion spoiled in one place. Everything goes through
+    `engine.run`; other thresholds through the stage, on the maps that the run stored.
+b   Serial-section electron micrographs of fly neuropil (em_vnc): slices 11 to 15, where networks
+    have seen none but the first 11. Licence CC BY-NC-SA: numbers only.
+
+Threshold and smoothing are chosen on scenes of `seen` ranges and another seed; in b on the slices
+that stopped the training of the members (the autoencoder may have learned from their truth). The
+source's threshold is 0.4. What was computed lies in the cache: stopped, it goes on. Intervals are
+95 %, by resampling scenes or slices (5 slices say little).
+
+Competitors: "neighbours", a vote of trusted pixels around, in the very patches that are repaired;
+"smoothing", labels of short border by total variation of the probabilities, in place of the
+source's dense random field. Its convolutional autoencoder would need training and is left out.
+
+On a GPU: `--device cuda --scenes 100 --validation 30`, with models trained there for longer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from mae_maps import THRESHOLD, Networks
+from mae_phantom import TEST_SEED, VALIDATION_SEED, Work, entropy_rise
+from mae_reconstruction import reconstruction
+from mae_scoring import Case, choose, nearer, score
+from mae_tables import show_em, show_phantom
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common import RESULTS, machine, save
+
+from engine.device import Launch, choose_device, choose_precision
+from engine.errors import InputError
+from engine.networks.ensemble import open_ensemble
+from engine.networks.mae_folder import open_mae
+from engine.phantom import CLASSES, VERSION
+from engine.training.data import split_pairs
+from engine.training.unet_options import UNetOptions
+
+DATA = Path(__file__).parents[3] / "shared" / "data" / "em_vnc"
+
+#: What the issue asks for; the control group is the phantom's own truth, set to be the source's.
+ASKED = {
+    "table_1": {"0.1": 0.97, "0.25": 0.97, "0.5": 0.95, "0.75": 0.92, "0.9": 0.86},
+    "table_1_tolerance": 0.02,
+    "entropy_rise": 1.6,
+    "detector_times_base_rate": 3.0,
+    "table_2": {
+        "initial": [10.90, 2.93, 0.1421, 0.1750, 0.0], "mae": [5.05, 0.18, 0.1141, 0.0871, 0.0036],
+        "control": [3.55, 0.26, 0.1214, 0.1009, 0.0],
+    },
+}  # fmt: skip
+
+#: Pixels of the smallest object of table 2: a third of the smallest of 568 true mitochondria.
+SMALLEST = 400
+
+#: Slices of em_vnc that networks may learn from; the others are test.
+TRAINED = 11
+
+
+def phantom(networks: Networks, work: Work) -> dict[str, Any]:
+    """Piece a."""
+    maps = networks.segment(work.stack)
+    votes = networks.segment(work.stack, "vote")
+
+    def case(name: str) -> Case:
+        return Case(maps, work.planes(name), work.truths(name), CLASSES, SMALLEST)
+
+    swept = choose(case("validation"), networks)
+    kinds = {
+        name: score(case(name), networks, swept["chosen"]) for name in ("normal", *work.spoiled)
+    }
+    return {
+        "table_1": reconstruction(networks, work.truths("normal")),
+        "table_1_seen": reconstruction(networks, work.truths("validation")),
+        "entropy_rise": {
+            "soft": entropy_rise(work, maps), "vote": entropy_rise(work, votes),
+        },
+        "validation": swept, "scores": kinds,
+    }  # fmt: skip
+
+
+def electron_micrographs(networks: Networks, data: Path, slices: int | None) -> dict[str, Any]:
+    """Piece b."""
+    images, truth = (tifffile.imread(data / f"{name}.tif") for name in ("raw", "classes"))
+    options = UNetOptions.__dataclass_fields__
+    fraction, seed = options["val_fraction"].default, options["seed"].default
+    numbered = [_Slice(k) for k in range(TRAINED)]
+    watched = [one.number for one in split_pairs(numbered, fraction, seed)[1]]  # type: ignore[type-var]
+    chosen = [*range(TRAINED, len(images))[:slices], *watched[:slices]]
+    maps = networks.segment(np.stack([images[k] for k in chosen]))
+    classes, count = networks.ensemble.classes, len(chosen) - len(watched[:slices])
+
+    def case(planes: range) -> Case:
+        return Case(maps, planes, [truth[chosen[p]] for p in planes], classes, None)
+
+    swept = choose(case(range(count, len(chosen))), networks)
+    tested = case(range(count))
+    return {
+        "test_slices": chosen[:count], "validation_slices": chosen[count:],
+        "table_1": reconstruction(networks, tested.truths),
+        "validation": swept, "scores": score(tested, networks, swept["chosen"]),
+    }  # fmt: skip
+
+
+class _Slice:
+    """A slice that `split_pairs` may put on either side, as the training of the ensemble did."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def verdicts(found: dict[str, Any]) -> dict[str, Any]:
+    """Whether each target of the issue is met, piece by piece."""
+    told: dict[str, Any] = {}
+    for name in ("phantom", "em"):
+        if name not in found:
+            continue
+        part = found[name]
+        kinds = part["scores"] if name == "phantom" else {"test": part["scores"]}
+        for kind, scores in kinds.items():
+            area = scores["inside, mae"]
+            row: dict[str, Any] = {
+                "dice_inside_rises": area["gain"][0] is not None and area["gain"][0] > 0,
+                "detector": _at_least(
+                    scores["detector"]["times_base_rate"][0], ASKED["detector_times_base_rate"]
+                ),
+            }
+            if name == "phantom":
+                row["nearer_the_control"] = nearer(scores["table_2"], "mae")
+                row["nearer_the_control, chosen"] = nearer(scores["table_2"], "mae, chosen")
+            told[f"{name}, {kind}"] = row
+    if "phantom" in found:
+        part, tolerance = found["phantom"], ASKED["table_1_tolerance"]
+        told["table_1"] = {
+            r: _at_least(part["table_1"]["mae"][r]["micro"][0], asked - tolerance)
+            for r, asked in ASKED["table_1"].items()  # type: ignore[attr-defined]
+        }
+        told["entropy_rise"] = {
+            f"{mode}, {variant}": _at_least(
+                row["in the ellipse"]["rise"][0], ASKED["entropy_rise"]
+            )
+            for mode, rows in part["entropy_rise"].items() for variant, row in rows.items()
+        }  # fmt: skip
+    return told
+
+
+def _at_least(value: float | None, asked: Any) -> bool:  # noqa: ANN401 - a number of ASKED
+    return value is not None and value >= asked
+
+
+def networks_of(ensemble: str, mae: str, options: argparse.Namespace) -> Networks:
+    """Open an ensemble and an autoencoder; they must answer for the same classes."""
+    members, repairer = open_ensemble(ensemble), open_mae(mae)
+    if members.classes != repairer.config.classes:
+        raise InputError(
+            where=f"--mae {mae}", expected=", ".join(members.classes),
+            found=", ".join(repairer.config.classes),
+            remedy="Name an autoencoder for the classes of the ensemble.",
+        )  # fmt: skip
+    device = choose_device(options.device)
+    launch = Launch(device, choose_precision(options.precision, device), options.launch)
+    return Networks(members, repairer, launch, options.cache, options.cluster)
+
+
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--ensemble", default="mitochondria")
+    parser.add_argument("--mae", default="mitochondria")
+    parser.add_argument("--em-ensemble", help="without it, no piece b")
+    parser.add_argument("--em-mae")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of raw.tif and classes.tif")
+    parser.add_argument("--scenes", type=int, default=12)
+    parser.add_argument("--validation", type=int, default=8, help="scenes to choose settings on")
+    parser.add_argument("--size", type=int, default=512, help="side of a scene, pixels")
+    parser.add_argument("--slices", type=int, help="of em_vnc at the most; all where not given")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
+    parser.add_argument("--launch", type=int, default=8, help="windows at once")
+    parser.add_argument("--cluster", default="local", help="or the address of a scheduler")
+    parser.add_argument("--cache", type=Path, default=Path("scratch/mae"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "mae_experiments.json")
+    parser.add_argument("--skip-phantom", action="store_true", help="piece b alone")
+    options = parser.parse_args(words)
+    if (options.em_ensemble is None) != (options.em_mae is None):
+        parser.error("--em-ensemble and --em-mae go together")
+    return options
+
+
+def facts(networks: Networks) -> dict[str, Any]:
+    """Say what the numbers come from."""
+    return {
+        "ensemble": {
+            "name": networks.ensemble.name, "sha256": networks.ensemble.sha256,
+            "members": len(networks.ensemble.members), "bytes": networks.ensemble.weights_bytes,
+        },
+        "mae": {
+            "name": networks.mae.name, "sha256": networks.mae.sha256,
+            "bytes": networks.mae.weights_bytes,
+        },
+        "precision": networks.launch.precision, "device": networks.launch.device,
+    }  # fmt: skip
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run, print and save."""
+    options = arguments(words)
+    found: dict[str, Any] = {
+        "what": __doc__, "machine": machine(), "asked": ASKED, "threshold": THRESHOLD,
+    }  # fmt: skip
+    if not options.skip_phantom:
+        networks = networks_of(options.ensemble, options.mae, options)
+        work = Work.draw(options.scenes, options.validation, options.size)
+        found["phantom"] = facts(networks) | {
+            "version": VERSION, "seeds": [TEST_SEED, VALIDATION_SEED],
+            "scenes": options.scenes, "size": options.size,
+        } | phantom(networks, work)  # fmt: skip
+        print(show_phantom(found["phantom"], ASKED), flush=True)
+    if options.em_ensemble is not None:
+        networks = networks_of(options.em_ensemble, options.em_mae, options)
+        found["em"] = facts(networks) | electron_micrographs(networks, options.data, options.slices)
+        print(show_em(found["em"]), flush=True)
+    found["targets_met"] = verdicts(found)
+    print(found["targets_met"])
+    print(save(options.out, found))
+
+
+if __name__ == "__main__":
+    main()

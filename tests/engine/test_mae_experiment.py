@@ -1,0 +1,175 @@
+"""The experiment with repair measures what it says, by the engine, and goes on where it was."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from semantics import make_ensemble, make_mae
+
+from engine.device import Launch
+from engine.networks.ensemble import open_ensemble
+from engine.networks.mae_folder import open_mae
+from engine.phantom import CLASSES
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.syspath_prepend(BENCHMARKS / "experiments")
+    return importlib.import_module
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    place = tmp_path_factory.mktemp("models")
+    return {
+        "ensemble": make_ensemble(place / "ensemble", CLASSES, 2),
+        "mae": make_mae(place / "mae", CLASSES),
+    }
+
+
+def test_intervals_are_of_scenes(scripts: Any) -> None:
+    measures = scripts("mae_measures")
+    same = np.array([[1, 2]] * 5)
+    assert measures.interval(same, measures.ratio) == [0.5, 0.5, 0.5]
+    value, low, high = measures.interval(np.array([[0, 2], [2, 2]] * 4), measures.ratio)
+    assert low < value == 0.5 < high
+    assert measures.interval(same[:1], measures.ratio) == [0.5, None, None]
+    assert measures.interval(np.zeros((3, 2)), measures.ratio) == [None, None, None]
+
+
+def test_harm_counts_groups_and_patches(scripts: Any) -> None:
+    measures = scripts("mae_measures")
+    entropy = np.zeros((16, 22), np.uint8)
+    entropy[:4, :8] = 200  # two patches that touch
+    entropy[8:12, 12:16] = 200
+    entropy[12:16, 20:22] = 200  # cut by the edge
+    areas = measures.uncertain(entropy, 0.4)
+    np.testing.assert_array_equal(areas.where, entropy > 0)
+    true = np.zeros((16, 22), np.uint8)
+    before, after = true.copy(), true.copy()
+    before[0, :3] = 1  # three pixels won in the first patch, one lost in the second
+    after[0, 5] = 1
+    after[9, 13:15] = 1  # two lost
+    found = measures.harm([areas], [(before, after, true)])
+    assert found["groups"] == [3]
+    assert found["groups_helped"][0] == found["groups_harmed"][0] == pytest.approx(1 / 3, abs=1e-4)
+    assert found["patches"] == [4]
+    assert found["patches_harmed"][0] == 0.5
+    assert found["patches_helped"][0] == 0.25
+    assert found["right_pixels_gained_of_uncertain"][0] == 0
+    assert found["changed_of_uncertain"][0] == pytest.approx(6 / 56, abs=1e-4)
+
+
+def test_neighbours_do_not_see_what_is_doubtful(scripts: Any) -> None:
+    measures = scripts("mae_measures")
+    true = np.repeat(np.array([[1, 2]], np.uint8), 12, axis=1).repeat(24, axis=0)
+    doubtful = np.zeros(true.shape, bool)
+    doubtful[8:12, 2:6] = doubtful[8:12, 18:22] = True
+    seen = np.where(doubtful, 3, true).astype(np.uint8)
+    np.testing.assert_array_equal(measures.fill_by_neighbours(seen, doubtful, 4), true)
+    everywhere = np.ones(true.shape, bool)
+    np.testing.assert_array_equal(measures.fill_by_neighbours(seen, everywhere, 4), seen)
+
+
+def test_each_mitochondrion_is_spoiled_in_one_place(scripts: Any) -> None:
+    work = scripts("mae_phantom").Work.draw(1, 1, 192)
+    assert work.stack.shape == (4, 192, 192)
+    normal, plain, noisy, validation = work.stack
+    for name, image in (("plain", plain), ("noisy", noisy)):
+        (spoiled,) = work.spoiled[name]
+        assert 1 <= len(spoiled.regions) <= work.test[0].instances.max()
+        together = np.sum(spoiled.regions, axis=0)
+        assert together.max() == 1
+        assert (image != normal).any()
+        assert not (image != normal)[together == 0].any()
+        for region, owner in zip(spoiled.regions, spoiled.owners, strict=True):
+            assert (work.test[0].instances[region] == owner).any()
+    np.testing.assert_array_equal(work.stack[work.planes("validation")[0]], validation)
+    np.testing.assert_array_equal(work.stack[work.planes("noisy")[0]], noisy)
+
+
+def test_a_share_of_the_near_patches_is_masked(scripts: Any, models: dict[str, Path]) -> None:
+    reconstruction = scripts("mae_reconstruction")
+    config = open_mae(str(models["mae"])).config
+    true = np.zeros((128, 300), np.uint8)
+    true[:, :64] = 1
+    windows, scenes = reconstruction.cut_windows([true, true], config)
+    assert len(windows) == 2  # the second of each has no foreground
+    assert scenes.tolist() == [0, 1]
+    masked = reconstruction.mask_windows(windows, config, 0.25)
+    near = 32 * (16 + 4)
+    assert masked.sum(axis=(1, 2)).tolist() == [near // 4] * 2
+    assert not masked[:, :, 20:].any()
+    assert (masked[0] != masked[1]).any()
+
+
+def test_maps_are_those_of_the_engine_and_kept(
+    scripts: Any, models: dict[str, Path], cluster_address: str, tmp_path: Path,
+    nuclei: np.ndarray,
+) -> None:  # fmt: skip
+    maps_of = scripts("mae_maps")
+    opened = open_ensemble(str(models["ensemble"])), open_mae(str(models["mae"]))
+    launch = Launch("cpu", "float32", 4)
+    networks = maps_of.Networks(*opened, launch, tmp_path, cluster_address)
+    stack = np.stack([nuclei[:130, :140], nuclei[100:230, 100:240]])
+    maps = networks.segment(stack)
+    # The run repairs at the threshold of the source; the stage alone does the same.
+    repaired, _ = networks.repair(maps, range(2), maps_of.THRESHOLD)
+    np.testing.assert_array_equal(repaired, maps.repaired)
+    assert (repaired != maps.initial).any()
+    mean = maps.mean(1)
+    chosen = np.take_along_axis(mean, maps.initial[1][None].astype(int), axis=0)[0]
+    np.testing.assert_array_equal(chosen, mean.max(axis=0))
+    assert abs(mean.sum(axis=0) - 1).max() < 0.02  # rounded to 1 / 255
+    files = sorted(tmp_path.iterdir())
+    nobody = maps_of.Networks(*opened, launch, tmp_path, "tcp://127.0.0.1:1")
+    again = nobody.segment(stack)
+    np.testing.assert_array_equal(again.entropy, maps.entropy)
+    assert sorted(tmp_path.iterdir()) == files
+
+
+def test_the_whole_experiment_on_the_smallest_scenes(
+    scripts: Any, models: dict[str, Path], cluster_address: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(scripts("mae_measures"), "RESAMPLES", 20)
+    rng = np.random.default_rng(0)
+    tifffile.imwrite(tmp_path / "raw.tif", rng.integers(0, 255, (12, 128, 128), np.uint8))
+    tifffile.imwrite(tmp_path / "classes.tif", rng.integers(0, 4, (12, 128, 128), np.uint8))
+    _script(scripts).main([
+        f"--ensemble={models['ensemble']}", f"--mae={models['mae']}", "--scenes=2",
+        f"--em-ensemble={models['ensemble']}", f"--em-mae={models['mae']}", f"--data={tmp_path}",
+        "--validation=1", "--size=192", "--slices=1", f"--cluster={cluster_address}",
+        "--device=cpu", f"--cache={tmp_path / 'cache'}", f"--out={tmp_path / 'found.json'}",
+    ])  # fmt: skip
+    found = json.loads((tmp_path / "found.json").read_text())
+    scores = found["phantom"]["scores"]
+    assert scores.keys() == {"normal", "plain", "noisy"}
+    control = scores["normal"]["table_2"]["control"]
+    assert control["background_ratio"][0] == 0
+    assert control["objects"] == [found["phantom"]["entropy_rise"]["soft"]["plain"]["mitochondria"]]
+    assert found["em"]["test_slices"] == [11]
+    assert all(k < 11 for k in found["em"]["validation_slices"])
+    assert found["targets_met"]["table_1"]["0.1"] is False  # random weights
+    assert "phantom, noisy" in found["targets_met"]
+
+
+def _script(scripts: Any) -> Any:
+    """The script that shares its name with a module of the engine's."""
+    spec = importlib.util.spec_from_file_location("mae", BENCHMARKS / "experiments" / "mae.py")
+    assert spec is not None
+    assert spec.loader is not None
+    scripts("mae_maps")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
