@@ -143,7 +143,8 @@ def _local(spec: ClusterSpec) -> LocalCluster:
         where="--cluster local",
         expected=f"{spec.workers} worker processes that start",
         found=f"one that ended at once, {STARTS} times over: {failure}",
-        remedy="Check how many processes and how much memory are left on this machine.",
+        remedy="In a script, call the run below `if __name__ == '__main__':`, since each worker "
+        "reads the script again. Else check how many processes and how much memory are left here.",
     ) from failure
 
 

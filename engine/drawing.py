@@ -15,7 +15,7 @@ from engine.review import write_preview
 from engine.review.overlay import draw_overlay
 from engine.review.panels import Panel, class_picture, gray_picture, heat_picture, write_panels
 from engine.review.suspects import Outline, outlines, read_suspects
-from engine.store import ImageReader, Location, inspect_image
+from engine.store import ImageReader, Location, image_groups, inspect_image
 from engine.suspects import FALSE_POSITIVE
 from tiling import Box
 
@@ -158,23 +158,25 @@ def draw_panels(out: str | Path, png: Path, view: View) -> str:
         As for `draw_preview`.
     """
     place = Location.parse(out)
-    names, maps = (sorted((place / kind).children()[0]) for kind in ("labels", "maps"))
+    groups = image_groups(place)
+    names = [group.removeprefix("labels/") for group in groups if group.startswith("labels/")]
     info = _label_image(place, names[0] if names else None)
     part = _part(place, info, view, PANEL_SIDE)
     image = part.image()
     panels = [Panel("image", gray_picture(image))]
-    for name in names:
-        if name not in (CLASSES, INITIAL):
-            drawn = draw_overlay(image, part.read(f"labels/{name}"))
-            panels.append(Panel(name, drawn))
-    for name in maps:
-        if not (place / "maps" / name / "zarr.json").is_file() or not _is_image(place, name):
-            continue
-        values = part.read(f"maps/{name}")
-        most = 255.0 if values.dtype == np.uint8 else float(values.max(initial=1))
-        panels.append(
-            Panel(f"{name}, 0 to {1 if most == 255.0 else int(most)}", heat_picture(values, most))
-        )
+    panels += [
+        Panel(name, draw_overlay(image, part.read(f"labels/{name}")))
+        for name in names
+        if name not in (CLASSES, INITIAL)
+    ]
+    for group in groups:
+        if group.startswith("maps/"):
+            values = part.read(group)
+            # Maps of bytes are shares, 255 for 1; others count.
+            most = 255 if values.dtype == np.uint8 else int(values.max(initial=1))
+            shown = 1 if values.dtype == np.uint8 else most
+            title = f"{group.removeprefix('maps/')}, 0 to {shown}"
+            panels.append(Panel(title, heat_picture(values, most)))
     for name, title in ((INITIAL, "classes by the ensemble"), (CLASSES, "classes")):
         if name in names:
             repaired = name == CLASSES and INITIAL in names
@@ -182,15 +184,6 @@ def draw_panels(out: str | Path, png: Path, view: View) -> str:
             panels.append(Panel("classes, repaired" if repaired else title, picture))
     write_panels(panels, png)
     return f"{part}: {'; '.join(panel.title for panel in panels)}"
-
-
-def _is_image(place: Location, name: str) -> bool:
-    """Whether a map is an image itself, not a folder of images."""
-    try:
-        inspect_image(place / "maps" / name)
-    except InputError:
-        return False
-    return True
 
 
 def _part(place: Location, info: ImageInfo, view: View, side: int) -> _Part:

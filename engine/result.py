@@ -9,7 +9,7 @@ import numpy as np
 import xarray
 
 from engine.ledger import Ledger
-from engine.store import Location, inspect_image, open_array
+from engine.store import Location, image_groups, inspect_image, open_array
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,9 +29,10 @@ def open_result(out: str | Path) -> xarray.DataTree:
     -------
     xarray.DataTree
         The root's levels are the nodes ``/0``, ``/1``, …; those of a label image ``/labels/NAME/0``
-        and of a map ``/maps/NAME/0``. Each holds one variable, ``image``, ``labels`` or the map's
-        name, with dimensions named as the axes, one chunk per stored chunk, and the places of
-        pixel centres as coordinates, in the unit given in their attribute ``units``.
+        and of a map ``/maps/NAME/0`` (of a class's probability ``/maps/probability/CLASS/0``).
+        Each holds one variable, ``image``, ``labels`` or the map's name, with dimensions named as
+        the axes, one chunk per stored chunk, and the places of pixel centres as coordinates, in
+        the unit given in their attribute ``units``.
 
     Raises
     ------
@@ -40,13 +41,9 @@ def open_result(out: str | Path) -> xarray.DataTree:
     """
     root = Location.parse(out)
     nodes = _levels(inspect_image(root), "", "image")
-    for kind in ("labels", "maps"):
-        folder = root / kind
-        for name in folder.children()[0]:
-            group = folder / name
-            if (group / "zarr.json").is_file():
-                variable = "labels" if kind == "labels" else group.name
-                nodes |= _levels(inspect_image(group), f"/{kind}/{group.name}", variable)
+    for path in image_groups(root):
+        variable = "labels" if path.startswith("labels/") else path.rsplit("/", 1)[-1]
+        nodes |= _levels(inspect_image(root / path), f"/{path}", variable)
     tree = xarray.DataTree.from_dict(nodes)
     ledger = Ledger(root)
     if ledger.exists:

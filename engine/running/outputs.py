@@ -12,6 +12,7 @@ from engine.store import (
     ArraySpec,
     ImageMetadata,
     create_array,
+    create_group,
     inspect_image,
     write_image_metadata,
     write_label_metadata,
@@ -48,6 +49,10 @@ def write_metadata(job: Job) -> None:
             _label_metadata(job, layer)
         elif layer.group:
             write_image_metadata(job.out / layer.group, _map_metadata(layer))
+    above = {layer.group.rsplit("/", 1)[0] for layer in job.layers if layer.group}
+    for group in sorted({group for one in above for group in (one, one.split("/")[0])}):
+        # A folder above groups is one too; one that is an image already stays so.
+        create_group(job.out / group)
     _root_metadata(job)
 
 

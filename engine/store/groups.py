@@ -298,3 +298,34 @@ def write_label_metadata(
     if properties:
         label["properties"] = [dict(entry) for entry in properties]
     update_group(group, {"image-label": label}, {})
+
+
+def image_groups(out: Location) -> list[str]:
+    """List the label images and maps below a result, sorted; maps may lie one folder deeper.
+
+    Parameters
+    ----------
+    out : Location
+        The result.
+
+    Returns
+    -------
+    list of str
+        Paths such as ``labels/nuclei``, ``maps/entropy`` and ``maps/probability/matrix``.
+    """
+    found = []
+    for kind in ("labels", "maps"):
+        for name in (out / kind).children()[0]:
+            path = f"{kind}/{name}"
+            below = (out / path).children()[0] if kind == "maps" else ()
+            found += [p for p in (path, *(f"{path}/{n}" for n in below)) if _is_image(out / p)]
+    return sorted(found)
+
+
+def _is_image(group: Location) -> bool:
+    """Whether a group says that it is a multiscale image."""
+    place = group / "zarr.json"
+    if not place.is_file():
+        return False
+    attributes = read_json(place, OutputError).get("attributes", {})
+    return "multiscales" in attributes.get("ome", {})

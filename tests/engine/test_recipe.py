@@ -52,6 +52,21 @@ OTHER: dict[str, Any] = {
     "flags.fn_max_covered": 0.3,
     "flags.stop": "never",
     "flags.risk": 0.1,
+    "classes.ensemble": "another",
+    "classes.entropy": "vote",
+    "classes.keep": ["object"],
+    "classes.repair.model": "another",
+    "classes.repair.threshold": 0.3,
+    "classes.objects.name": "others",
+    "classes.objects.classes": ["object"],
+    "classes.objects.connectivity": 4,
+    "classes.objects.min_area": 9,
+}
+
+#: Recipes, and settings on top, that have the sections that may be absent.
+BASE: dict[str, tuple[str, list[str]]] = {
+    "flags": ("nuclei-flags", []),
+    "classes": ("nuclei-refined", ["classes.objects={name: objects}"]),
 }
 
 
@@ -83,9 +98,9 @@ def test_every_field_has_another_value_to_try() -> None:
 
 @pytest.mark.parametrize("name", sorted(OTHER))
 def test_every_field_of_a_recipe_decides_the_digest(name: str) -> None:
-    recipe = "nuclei-flags" if name.startswith("flags.") else "nuclei"
-    changed = load_settings(recipe, [f"{name}={json.dumps(OTHER[name])}"]).recipe
-    before = digest_parts(load_settings(recipe).recipe, {})
+    recipe, more = BASE.get(name.split(".")[0], ("nuclei", []))
+    changed = load_settings(recipe, [*more, f"{name}={json.dumps(OTHER[name])}"]).recipe
+    before = digest_parts(load_settings(recipe, more).recipe, {})
     after = digest_parts(changed, {})
     assert {k for k in before | after if before.get(k) != after.get(k)} == {name}
     assert digest(before) != digest(after)
@@ -145,7 +160,7 @@ def test_settings_are_frozen() -> None:
         ("tilin.overlap=3", ["tilin", "Did you mean 'tiling'?"]),
         ("resources.workrs=2", ["resources.workrs", "Did you mean 'workers'?"]),
         ("storage.int=2", ["storage.int", "Known here: chunk, shard, with_image."]),
-        ("quux=3", ["quux", "Known here: flags, input, instances, method"]),
+        ("quux=3", ["quux", "Known here: classes, flags, input, instances, method"]),
         ("recipe=3", ["recipe: expected a known setting"]),
         ("stardist=3", ["stardist: expected a known setting"]),
         ("a..b=3", ["a: expected a known setting"]),
@@ -210,8 +225,8 @@ def test_wrong_types_are_refused_in_the_words_of_the_document(
         ("instances.halo=3", "at least 16"),
         ("normalise.low=99.9", "low must be < high"),
         ("storage.shard=1000", "shard must be a multiple of chunk"),
-        ("instances.name=probability", "no other array of OUT"),
-        ("instances.name=image", "no other array of OUT"),
+        ("instances.name=probability", "no other array or table of OUT"),
+        ("instances.name=image", "no other array or table of OUT"),
     ],
 )
 def test_impossible_values_are_refused_with_their_rule(override: str, rule: str) -> None:
@@ -229,7 +244,7 @@ def test_a_value_is_no_section() -> None:
 
 @pytest.mark.parametrize("value", ["stardst", "null", "[1]"])
 def test_unknown_methods_are_refused(value: str) -> None:
-    assert f"expected identity or stardist, found {value}" in refusal(f"method={value}")
+    assert f"expected identity, semantic or stardist, found {value}" in refusal(f"method={value}")
 
 
 @pytest.mark.parametrize(
@@ -240,7 +255,7 @@ def test_unknown_methods_are_refused(value: str) -> None:
         (b"", "found null"),
         (b"- a\n- b\n", "a mapping of settings"),
         (b"just text", "found just text"),
-        (b"tiling: {}\n", "identity or stardist, found null"),
+        (b"tiling: {}\n", "identity, semantic or stardist, found null"),
         (b"method: stardist\nwhen: 2020-13-45\n", "a YAML document"),
         (b"method: stardist\nmethod: identity\n", "the key 'method' twice"),
         (b"method: stardist\ntiling:\n  tile: 256\n  tile: 512\n", "the key 'tile' twice"),
@@ -260,7 +275,7 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path, content: bytes, message: s
 
 def test_a_recipe_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
     for place in ("nuclej", str(tmp_path)):
-        with pytest.raises(RecipeError, match="identity, nuclei") as refused:
+        with pytest.raises(RecipeError, match="identity, mitochondria, nuclei") as refused:
             load_settings(place)
         assert ("Did you mean 'nuclei'?" in str(refused.value)) == (place == "nuclej")
 
