@@ -81,11 +81,13 @@ def mosaic() -> np.ndarray:
 
 
 class Case:
-    """The work: a part of the mosaic, the model, the bank and the settings."""
+    """The work: a part of the mosaic or another image, the model, the bank and the settings."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, image: np.ndarray | None = None) -> None:
         height, width = (int(n) for n in options.area.split(","))
-        self.image = np.ascontiguousarray(mosaic()[:, :height, :width])
+        self.image = np.ascontiguousarray(
+            (mosaic() if image is None else image)[:, :height, :width]
+        )
         self.frame = Frame((), (height, width), 1, "float32")
         self.model = open_model(options.model)
         self.bank = open_bank(options.bank)

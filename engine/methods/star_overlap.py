@@ -28,8 +28,8 @@ _ASIDE = (1e-4, 1e-4 * (5**0.5 - 1) / 2)
 
 #: Bound of what rounding moves, in square pixels: per pair, per pixel of edges that cross, and per
 #: unit of `Polygons.fold`. Measured against Clipper: at most 0.38 of the bound on 111 000 pairs of
-#: candidates of 60 test images of dsb2018/fluo, 0.31 on 80 000 pairs of drawn shapes, with up to
-#: twofold noise from ray to ray.
+#: candidates of 60 test images of dsb2018/fluo, 0.31 on pairs of drawn shapes, with noise of up to
+#: a factor of e from ray to ray.
 _ROUNDING = (2.0, 1.0, 2.0)
 
 #: Relative error of the package's division in float32, and more.
