@@ -164,6 +164,7 @@ def test_blobs_are_more_compact_than_single_patches() -> None:
 
 def _batch(counts: NDArray[np.bool_] | None = None) -> MaeBatch:
     labels = np.stack([_bands(i)[:32, :32] for i in range(2)])
+    labels[1, :, 12:] = 0  # fewer near patches: its list is padded
     counts = np.ones(labels.shape, np.bool_) if counts is None else counts
     inside = np.ones((2, 8, 8), np.bool_)
     return mask_windows(
