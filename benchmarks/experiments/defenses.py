@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flag_cache import KINDS, NOISE_STRENGTH, Cache, Pass
+from flag_reasons import reasons
 from flag_scores import by_probability, claim, curve, scores, vote
 from flag_tuning import tune
 
@@ -184,6 +185,7 @@ def compare_kinds(val: Study, test: Study, options: argparse.Namespace) -> dict[
         print(show({kind: rows[kind]}), flush=True)
     judged = test.judged("pd", published.strength)
     rows["probability"] = by_probability(judged, [r.scores for r in test.references])
+    rows["reasons"] = reasons(test.pieces, test.references, judged, published)
     return rows
 
 

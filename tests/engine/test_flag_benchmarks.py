@@ -15,6 +15,7 @@ from stardist.data import test_image_nuclei_2d as nuclei_image
 from engine.device import Launch
 from engine.errors import InputError
 from engine.methods.defenses import Layout, evaluate
+from engine.methods.starconvex import StarObjects, render
 from engine.networks.defense_bank import DefenseBank
 from engine.networks.model_folder import open_model
 from engine.recipe import FlagSettings
@@ -23,8 +24,10 @@ from engine.stages.flags import Flags
 from engine.stages.stardist import Candidates, Instances
 from engine.training.data import normalise
 from engine.training.defense_pieces import Piece
+from engine.training.flag_judging import judge
+from engine.training.flag_options import FlagSetting
 from engine.training.flag_variants import Segmenter
-from tiling import Tiling
+from tiling import Box, Tiling
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 MODEL = "nuclei-fluo"
@@ -148,3 +151,21 @@ def test_a_claim_holds_where_intervals_lie_apart(scripts: Any) -> None:
     assert not claim(rows, "tuned", 0.81)["as_asked"]
     assert claim({"pd": row(None, None, None)}, "tuned", 0.73) is None
     assert claim(rows, "precise", 0.73) is None
+
+
+def test_reasons_tell_good_objects_from_candidates_in_the_void(scripts: Any) -> None:
+    def discs(*places: tuple[int, int]) -> StarObjects:
+        rays = np.full((len(places), 32), 8, np.float32)
+        scores = np.linspace(0.9, 0.8, len(places), dtype=np.float32)
+        return StarObjects(np.array(places, np.int64).reshape(-1, 2), scores, rays)
+
+    labels = render(discs((30, 30), (90, 90)), Box((0, 0), (256, 256)))
+    piece = Piece("one", (0, 0), np.zeros((1, 256, 256), np.float32), labels)
+    reference = discs((30, 30), (200, 30))
+    # One variant loses the invention, and shows the missed object and one where nothing is.
+    variants = [discs((30, 30), (90, 90), (200, 200)), reference]
+    judged = judge("one", labels, reference, variants, 1)
+    told = scripts("flag_reasons").reasons([piece], [reference], [judged], FlagSetting(1, 9, 1, 0))
+    rows = {low: (objects, flagged) for low, _, objects, flagged in told["objects"]}
+    assert rows == {0.0: (1, 1), 0.3: (0, 0), 0.5: (0, 0), 0.8: (1, 0)}
+    assert told["wrong_candidates"] == told["without_a_true_pixel"] == 1
