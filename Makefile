@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-faults check bench tiles score clean
+.PHONY: help install demo demo-mitochondria demo-full test test-slow test-faults check bench tiles score clean
 
 help:
 	@echo "make demo       segment a real image on a local cluster and look at it (3 minutes)"
+	@echo "make demo-mitochondria  class map, entropy and repair of a phantom stack (2 minutes)"
+	@echo "make demo-full  the whole chain on two frames of 4000 x 3000 (see README for the time)"
 	@echo "make test       style, types, layers and tests"
 	@echo "make test-slow  the tests that take longer"
 	@echo "make test-faults N=40  runs that are killed, damaged and starved, against whole ones"
@@ -27,7 +29,13 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP)
-	$(BIN)/python -m engine.demo demo
+	$(BIN)/python -m engine.demo nuclei demo
+
+demo-mitochondria: $(STAMP)
+	$(BIN)/python -m engine.demo mitochondria demo-mitochondria
+
+demo-full: $(STAMP)
+	$(BIN)/python -m engine.demo full demo-full
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -60,4 +68,4 @@ score: $(STAMP)
 	$(BIN)/python benchmarks/score_recipe.py
 
 clean:
-	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) demo demo-mitochondria demo-full .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

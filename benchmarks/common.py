@@ -22,7 +22,7 @@ from stardist.data import test_image_nuclei_2d
 
 import engine
 from engine.cluster import WORKER_ENVIRONMENT
-from engine.demo import mirrored
+from engine.demo.common import mirrored
 from engine.device import Launch
 from engine.methods.starconvex import BORDER, StarObjects, render, suppress
 from engine.networks.model_folder import open_model

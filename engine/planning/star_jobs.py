@@ -67,7 +67,7 @@ def add_stars(
         model=model,
         bank=flags,
         bank_sha256=bank.sha256 if bank else "",
-        defenses=len(bank) if bank else 0,
+        defenses=(recipe.flags.defenses or len(bank)) if recipe.flags and bank else 0,
     )
     return job, Part(tuple(layers), facts)
 
@@ -102,11 +102,19 @@ def _bank(recipe: StarDistRecipe, model: ModelFolder) -> tuple[str, DefenseBank 
             found=f"mode {bank.mode}",
             remedy="Make one with `tilewright train defenses --mode global`.",
         )
-    needed = votes_needed(len(bank), settings.min_votes)
+    if settings.defenses is not None and settings.defenses > len(bank):
+        raise RecipeError(
+            where="flags.defenses",
+            expected=f"at most {len(bank)}, as many as '{settings.bank}' holds",
+            found=str(settings.defenses),
+            remedy="Leave it out to use all.",
+        )
+    count = settings.defenses or len(bank)
+    needed = votes_needed(count, settings.min_votes)
     if settings.stop == "early" and needed < 2:
         raise RecipeError(
             where="flags.stop",
-            expected=f"never, or flags.min_votes above 1/{len(bank)}: where one vote suffices, "
+            expected=f"never, or flags.min_votes above 1/{count}: where one vote suffices, "
             "every defense must look",
             found=f"early with flags.min_votes {settings.min_votes}",
             remedy="Set flags.min_votes, such as 0.1.",

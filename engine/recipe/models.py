@@ -126,6 +126,10 @@ class FlagSettings(_Section):
     """R in the paper: candidates that share 1 / (1 + R) of the smaller box are one."""
     min_votes: float = Field(0.0, ge=0, le=1, strict=False)
     """Share of the defenses that must flag an object; at least one of them must."""
+    min_votes_missing: float | None = Field(None, ge=0, le=1, strict=False)
+    """Share of them that must show an object that is not there; as `min_votes` where null."""
+    defenses: int | None = Field(None, ge=1)
+    """How many defenses of the bank look, the first ones; all where null."""
     fn_max_covered: float = Field(0.5, ge=0, le=1, strict=False)
     """Largest share of a false-negative candidate that lies under objects."""
     stop: Literal["never", "early"] = "never"

@@ -136,15 +136,16 @@ class Flags(Stage):
             raise ValueError(msg)
         normalised: Raster = given["normalised"]
         reference: StarObjects = given["reference"]
-        table = self._table(len(self.bank))
+        coefficients = self.bank.coefficients[: self.settings.defenses]
+        table = self._table(len(coefficients))
         device = place.launch.device
         fields = [self._open(box, reference, device) for box in self.fields(wanted["flags"])]
         variants = tiles = 0
-        for number, coefficients in enumerate(self.bank.coefficients):
+        for number, one_defense in enumerate(coefficients):
             open_fields = [one for one in fields if not self._is_settled(one, table)]
             if not open_fields:
                 break
-            defense = evaluate(coefficients, self.bank.layout)
+            defense = evaluate(one_defense, self.bank.layout)
             y, x = normalised.box.start
             pixels = perturb(normalised.data, defense, self.settings.strength, (y, x))
             variant = Raster(normalised.box, pixels)
@@ -210,7 +211,9 @@ class Flags(Stage):
 
         What is twice as long as any object of the image is none.
         """
-        needed = votes_needed(max(1, one.looked), self.settings.min_votes)
+        share = self.settings.min_votes_missing
+        share = self.settings.min_votes if share is None else share
+        needed = votes_needed(max(1, one.looked), share)
         small = extras.objects.rays.max(axis=1, initial=0) <= self.around
         extras = extras.take((extras.votes >= needed) & small)
         return extras.take(covered(extras.objects, one.near) <= self.settings.fn_max_covered)

@@ -110,6 +110,20 @@ def test_suspects_have_an_outline_and_a_place(whole: Path) -> None:
     assert flagged == {row["id"] for row in suspects.to_pylist()} - {None}
 
 
+def test_fewer_defenses_and_other_votes_for_what_is_missing(
+    image: Path, tmp_path: Path, run_recipe: Runner, settings: tuple[str, ...], whole: Path
+) -> None:
+    out = tmp_path / "out.ome.zarr"
+    run_recipe(image, out, *settings, "flags.defenses=4", "flags.min_votes_missing=1")
+    objects, suspects = tables(out)
+    assert set(objects["variants_seen"].to_pylist()) == {4}
+    missing = [r for r in suspects.to_pylist() if r["kind"] == "false negative"]
+    assert {r["votes"] for r in missing} <= {4}
+    assert len(missing) < tables(whole)[1]["kind"].to_pylist().count("false negative")
+    with pytest.raises(RefusedError, match=rf"flags\.defenses.*at most {COUNT}"):
+        run_recipe(image, tmp_path / "no.ome.zarr", *settings, "flags.defenses=7")
+
+
 def test_an_image_without_objects_is_a_result(
     tmp_path: Path, run_recipe: Runner, settings: tuple[str, ...]
 ) -> None:

@@ -49,6 +49,8 @@ OTHER: dict[str, Any] = {
     "flags.tau": 11.0,
     "flags.merge": 1.1,
     "flags.min_votes": 0.77,
+    "flags.min_votes_missing": 0.5,
+    "flags.defenses": 7,
     "flags.fn_max_covered": 0.3,
     "flags.stop": "never",
     "flags.risk": 0.1,
