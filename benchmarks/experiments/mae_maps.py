@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from engine.networks.ensemble import Ensemble
     from engine.networks.mae_folder import MaeFolder
 
-#: Percentiles of each plane, since images are normalised one by one in training.
+#: As the recipe `mitochondria`, but for percentiles of each plane, since images are normalised one
+#: by one in training.
 RECIPE = """\
 method: semantic
 normalise: {{over: plane}}
-tiling: {{tile: 256, overlap: 64, margin: 16}}
+tiling: {{tile: 512, overlap: 64, margin: 24}}
 classes:
   ensemble: {ensemble}
   precision: {precision}
@@ -114,7 +115,8 @@ class Networks:
     def repair(self, maps: Maps, planes: range, threshold: float) -> tuple[np.ndarray, int]:
         """Repair some planes at another threshold, by the stage; windows left as they were."""
         frame = Frame((), maps.initial.shape[1:], 1, "uint16")
-        stage = Inpaint(frame, self.mae, threshold, self.launch.tiles)
+        pixels = self.launch.tiles * self.mae.config.window**2
+        stage = Inpaint(frame, self.mae, threshold, pixels)
         facts = (self.mae.sha256, threshold, self.launch, Inpaint.version)
         stacks = maps.initial[planes.start : planes.stop], maps.entropy[planes.start : planes.stop]
         file = self.folder / f"repair-{digest(np.stack(stacks), *facts)}.npz"

@@ -164,6 +164,42 @@ def test_the_whole_experiment_on_the_smallest_scenes(
     assert "phantom, noisy" in found["targets_met"]
 
 
+def test_the_benchmark_of_repair_runs_what_it_says(
+    scripts: Any, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, case_of = scripts("inpaint"), scripts("inpaint_case")
+    monkeypatch.setattr(case_of, "SCENES", 1)
+    options = bench.arguments([
+        f"--mae={models['mae']}", f"--ensemble={models['ensemble']}", "--side=512", "--image=128",
+        "--sample=3", "--launch=2", "--precision=float32",
+    ])  # fmt: skip
+    case = case_of.Case(options)
+    patches = {
+        kind: case.entropy(kind)[::4, ::4] > 0 for kind in ("nothing", "aligned", "anywhere", "all")
+    }
+    assert not patches["nothing"].any()
+    for kind in ("aligned", "anywhere"):
+        assert 0.05 <= patches[kind].mean() < 0.055
+    assert patches["aligned"].reshape(16, 8, 16, 8).any(axis=(1, 3)).mean() < 0.055
+    notes = {kind: case.inpaint(case.given(kind)) for kind in patches}
+    assert notes["all"]["windows_run"] == notes["all"]["windows"] == 7**2
+    assert notes["nothing"]["windows_run"] == 0
+    assert 0 < notes["aligned"]["windows_run"] < 7**2
+    labels, masked = case.windows(case.given("all"))
+    assert labels.shape == (3, 128, 128)
+    assert masked[:, 8:24, 8:24].any(axis=(1, 2)).all()
+    assert bench.time_ladder(case).keys() == {"batched", "one, ladder", "one, whole"}
+    assert bench.time_ensemble(case).keys() == {"bare", "ensemble"}
+    rows = {"aligned": 1.0, "all": 4.0, "anywhere": 2.0, "batched": 1.0, "one, ladder": 2.0,
+            "one, whole": 6.0, "bare": 9.0, "ensemble": 10.0}  # fmt: skip
+    memory = {"memory of inpaint": {"bytes": 1, "projected": 2}}
+    found = bench.ratios(rows, memory)
+    assert found["aligned / all"] == 0.25
+    assert found["one, whole / batched"] == 6
+    assert found["bare / ensemble"] == 0.9
+    assert found["memory of inpaint"] == 0.5
+
+
 def _script(scripts: Any) -> Any:
     """The script that shares its name with a module of the engine's."""
     spec = importlib.util.spec_from_file_location("mae", BENCHMARKS / "experiments" / "mae.py")
