@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from engine.cluster import ClusterSpec, open_cluster
 from engine.errors import OutputError
 from engine.index import make_index, save_index
 from engine.joining import join_objects, save_joined
@@ -68,14 +66,13 @@ class Driver:
     """One call of `execute`: the state that its passes share."""
 
     def __init__(
-        self, plan: Plan, spec: ClusterSpec, listener: Listener, held: Held, stack: ExitStack
+        self, plan: Plan, client: Callable[[], Client], listener: Listener, held: Held
     ) -> None:
         self._plan = plan
         self._ledger = Ledger(plan.job.out)
         self._journal = held.journal
-        self._spec = spec
+        self._open = client
         self._listener = listener
-        self._stack = stack
         self._client: Client | None = None
         self._started = time.perf_counter()
         self._tally = Tally()
@@ -209,7 +206,7 @@ class Driver:
     def _cluster(self) -> Client:
         """Cluster of this run, started when the first task needs it."""
         if self._client is None:
-            self._client = self._stack.enter_context(open_cluster(self._spec))
+            self._client = self._open()
             workers = len(self._client.nthreads())
             self._listener.cluster_started(self._client.dashboard_link, workers)
         return self._client

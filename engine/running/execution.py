@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.cluster import ClusterSpec
+from engine.cluster import ClusterSpec, open_cluster
 from engine.errors import (
     InputError,
     InterruptedRunError,
@@ -20,7 +21,9 @@ from engine.running.driver import Driver, Held
 from engine.running.logs import log_to_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from distributed import Client
 
     from engine.planning import Plan
     from engine.running.listening import Listener, Outcome
@@ -29,15 +32,31 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
-def execute(plan: Plan, cluster: str, listener: Listener) -> Outcome:
+@dataclass(frozen=True)
+class SharedCluster:
+    """A cluster that several runs share, each on a thread of its own; no run closes it.
+
+    Parameters
+    ----------
+    client : callable
+        Gives its client, from any thread; the first call may start the cluster.
+    check : callable
+        Raises KeyboardInterrupt where all runs are to stop.
+    """
+
+    client: Callable[[], Client]
+    check: Callable[[], None]
+
+
+def execute(plan: Plan, cluster: str | SharedCluster, listener: Listener) -> Outcome:
     """Run a plan to its end, or as far as it goes.
 
     Parameters
     ----------
     plan : Plan
         What to do; a run that stands in OUT is continued from its records.
-    cluster : str
-        "local", or the address of a scheduler.
+    cluster : str or SharedCluster
+        "local", or the address of a scheduler; or what several runs share.
     listener : Listener
         Is told of progress.
 
@@ -68,9 +87,10 @@ def execute(plan: Plan, cluster: str, listener: Listener) -> Outcome:
             check_unchanged(ledger, plan.seen)
             stack.enter_context(_stopping(plan.job.out))
             stack.enter_context(log_to_folder(ledger.path("logs")))
-            spec = ClusterSpec(cluster, plan.workers, plan.resources.threads)
-            held = Held(journal, lease.epoch, pulse.check)
-            driver = Driver(plan, spec, listener, held, stack)
+            if isinstance(cluster, str):
+                cluster = _own_cluster(plan, cluster, stack)
+            held = Held(journal, lease.epoch, _both(cluster.check, pulse.check))
+            driver = Driver(plan, cluster.client, listener, held)
             try:
                 return driver.run()
             except (InputError, ResourceError):
@@ -88,6 +108,22 @@ def execute(plan: Plan, cluster: str, listener: Listener) -> Outcome:
         _release(lease)
         if refused:
             _leave_no_trace(ledger, plan, fresh=fresh)
+
+
+def _own_cluster(plan: Plan, address: str, stack: ExitStack) -> SharedCluster:
+    """Cluster of one run, which ends with `stack`."""
+    spec = ClusterSpec(address, plan.workers, plan.resources.threads)
+    return SharedCluster(lambda: stack.enter_context(open_cluster(spec)), lambda: None)
+
+
+def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    """Check one thing, then the other."""
+
+    def check() -> None:
+        first()
+        second()
+
+    return check
 
 
 @contextmanager
