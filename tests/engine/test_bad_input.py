@@ -435,7 +435,7 @@ def test_a_cluster_that_is_none(
     address: str,
     messages: list[str],
 ) -> None:
-    monkeypatch.setattr("engine.cluster.CONNECT_TIMEOUT_S", 1)
+    monkeypatch.setattr("engine.cluster.configuration.CONNECT_TIMEOUT_S", 1)
     tilewright(*words, "OUT.ome.zarr", "--cluster", address).refuses(*messages)
 
 

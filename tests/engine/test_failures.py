@@ -20,7 +20,7 @@ import pytest
 from distributed import Client
 from journeys import save_image
 
-import engine.cluster
+import engine.cluster.configuration
 from engine.cluster import ClusterSpec, open_cluster
 from engine.errors import StoppedRunError
 from engine.planning import Job, Pass, make_plan
@@ -250,7 +250,7 @@ def test_a_scheduler_that_dies_stops_the_run_and_no_region_is_blamed(
     foreign: tuple[str, list["subprocess.Popen[bytes]"]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(engine.cluster, "CONNECT_TIMEOUT_S", 2)
+    monkeypatch.setattr(engine.cluster.configuration, "CONNECT_TIMEOUT_S", 2)
     address, (scheduler, _) = foreign
     killed = 0.0
 

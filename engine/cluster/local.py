@@ -1,0 +1,79 @@
+"""A cluster on this machine: worker processes that start and end with the run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from distributed import Client, LocalCluster
+
+from engine.cluster import configuration
+from engine.errors import ResourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from engine.cluster.spec import ClusterSpec
+
+#: How often a local cluster is started of which a process dies before it is there.
+STARTS = 3
+
+
+@contextmanager
+def start(spec: ClusterSpec) -> Iterator[Client]:
+    """Workers on this machine; what they log comes to the loggers of this process.
+
+    Where the block is left by an error, such as a request to stop, workers are killed: Dask would
+    wait for their threads. What they have not recorded is done again.
+    """
+    for handler in logging.getLogger("distributed").handlers:
+        # Of Dask, on the terminal; for good, since the scheduler's last words come after its end.
+        if type(handler) is logging.StreamHandler:
+            handler.setLevel(logging.CRITICAL)
+    with (
+        _local(spec) as cluster,
+        Client(cluster, timeout=configuration.CONNECT_TIMEOUT_S) as client,
+    ):
+        client.forward_logging("engine")
+        try:
+            yield client
+        except BaseException:
+            _kill_workers(cluster)
+            raise
+
+
+def _local(spec: ClusterSpec) -> LocalCluster:
+    """Scheduler in this process, with worker processes that all have started."""
+    failure = None
+    for _ in range(STARTS):
+        try:
+            return LocalCluster(
+                n_workers=spec.workers,
+                threads_per_worker=spec.threads,
+                processes=True,
+                memory_limit=0,
+                dashboard_address="127.0.0.1:0",
+                # It would take log files for the terminal, and let the terminal speak at the end.
+                silence_logs=False,
+            )
+        except RuntimeError as err:  # of Dask, for a process that ended before it was there
+            failure = err
+    raise ResourceError(
+        where="--cluster local",
+        expected=f"{spec.workers} worker processes that start",
+        found=f"one that ended at once, {STARTS} times over: {failure}",
+        remedy="In a script, call the run below `if __name__ == '__main__':`, since each worker "
+        "reads the script again. Else check how many processes and how much memory are left here.",
+    ) from failure
+
+
+def _kill_workers(cluster: LocalCluster) -> None:
+    """End worker processes now, and have none started in their place."""
+    for nanny in list(cluster.workers.values()):
+        nanny.close_gracefully(reason="stopped")
+        with suppress(ProcessLookupError):
+            if nanny.pid is not None:
+                os.kill(nanny.pid, signal.SIGKILL)
