@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import threading
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,13 +20,19 @@ if TYPE_CHECKING:
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _LOGGERS = ("engine", "distributed")
 
+#: Threads of this process that drive a run, each with a log of its own.
+_DRIVERS: set[int] = set()
+_LEVEL = {"before": logging.NOTSET}
+_LOCK = threading.Lock()
+
 
 @contextmanager
 def log_to_folder(folder: Location) -> Iterator[None]:
     """Write what this process logs to a new object in `folder`, until the block ends.
 
     On a disk line by line; elsewhere as a whole, at the end. A log that cannot be written, as on a
-    full disk, ends no run: its lines go to the terminal.
+    full disk, ends no run: its lines go to the terminal. Of several runs in this process, each on
+    a thread of its own, none has the lines of another's thread; what workers say, all have.
     """
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.log"
     with TemporaryDirectory() as scratch:
@@ -64,10 +72,15 @@ class _File(logging.FileHandler):
 def _logging_to(path: Path) -> Iterator[None]:
     handler = _File(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter(_FORMAT))
+    own = threading.get_ident()
+
+    def wanted(record: logging.LogRecord) -> bool:
+        elsewhere = record.process != os.getpid() or record.thread not in _DRIVERS
+        return elsewhere or record.thread == own
+
+    handler.addFilter(wanted)
     loggers = [logging.getLogger(name) for name in _LOGGERS]
-    engine = loggers[0]
-    before = engine.level
-    engine.setLevel(logging.INFO)
+    _drive(own)
     for logger in loggers:
         logger.addHandler(handler)
     try:
@@ -75,5 +88,23 @@ def _logging_to(path: Path) -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.removeHandler(handler)
-        engine.setLevel(before)
+        _rest(own)
         handler.close()
+
+
+def _drive(thread: int) -> None:
+    """Note a driver; the first has the engine log what it does."""
+    engine = logging.getLogger(_LOGGERS[0])
+    with _LOCK:
+        if not _DRIVERS:
+            _LEVEL["before"] = engine.level
+            engine.setLevel(logging.INFO)
+        _DRIVERS.add(thread)
+
+
+def _rest(thread: int) -> None:
+    """Forget a driver; the last puts the level back."""
+    with _LOCK:
+        _DRIVERS.discard(thread)
+        if not _DRIVERS:
+            logging.getLogger(_LOGGERS[0]).setLevel(_LEVEL["before"])
