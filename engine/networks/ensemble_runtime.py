@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from engine.networks.launching import (
     shared_module,
     stack_tiles,
     to_device,
+    with_company,
 )
 from engine.networks.model_folder import ModelFolder
 from engine.networks.stardist import load_network
@@ -22,13 +22,12 @@ from engine.networks.unet import UNet, load_unet
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import numpy as np
+
     from engine.device import Launch
     from engine.networks.ensemble import Member
     from engine.networks.stardist import StarDistUNet
     from tiling import Placement
-
-
-_SMALL = 20_480
 
 
 class OpenMember:
@@ -46,8 +45,6 @@ class OpenMember:
         self.device = torch.device(launch.device)
         self._module = module
         self._launch = launch
-        divisor = module.config.divisor
-        self._divisor = divisor if isinstance(divisor, int) else max(divisor)
 
     def launches(
         self, image: np.ndarray, origin: tuple[int, ...], tiles: Sequence[Placement]
@@ -83,9 +80,8 @@ class OpenMember:
         of the grid is for the first pixel of the cell (the targets are taken there); in between
         we interpolate linearly, and after the last one it stays.
         """
-        lone = len(batch) == 1 and self._is_small(batch)
-        tensor = to_device(np.repeat(batch, 2, axis=0) if lone else batch, self._launch)
-        return self._logits(tensor)[: len(batch)]
+        given = with_company(batch, self._module, self._launch)
+        return self._logits(to_device(given, self._launch))[: len(batch)]
 
     def _logits(self, tensor: Tensor) -> Tensor:
         if isinstance(self._module, UNet):
@@ -96,18 +92,6 @@ class OpenMember:
         for axis, step in enumerate(self._module.config.grid, start=2):
             logits = _spread(logits, axis, step)
         return torch.cat([torch.zeros_like(logits), logits], dim=1)
-
-    def _is_small(self, batch: np.ndarray) -> bool:
-        """Whether torch could convolve a tile differently when it is alone.
-
-        It takes another algorithm, with other last bits, for one float32 image of at most
-        20 480 values (ATen, ``ConvParams::use_mkldnn``); such a tile goes with its copy.
-        """
-        convs = [m for m in self._module.modules() if isinstance(m, torch.nn.Conv2d)]
-        pixels = batch.shape[-2] * batch.shape[-1]
-        inner = min(conv.in_channels for conv in convs[1:]) * (pixels // self._divisor**2)
-        small: bool = min(convs[0].in_channels * pixels, inner) <= _SMALL
-        return small
 
 
 def open_member(member: Member, launch: Launch) -> OpenMember:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from itertools import pairwise
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -23,6 +25,13 @@ _HELD: dict[tuple[Hashable, Device, Precision], torch.nn.Module] = {}
 _LOADING = Lock()
 #: Networks that a process holds at most; the one loaded first goes first.
 MOST_HELD = 16
+
+#: Values of one float32 image up to which torch convolves it with another algorithm, and other last
+#: bits, than the same image among several (ATen, ``ConvParams::use_mkldnn``).
+SMALL = 20_480
+
+#: Fewest values that a convolution of a network sees, by the shape of a tile.
+_FEWEST: WeakKeyDictionary[torch.nn.Module, dict[tuple[int, ...], int]] = WeakKeyDictionary()
 
 
 def shared_module(key: Hashable, launch: Launch, build: Callable[[], ModuleT]) -> ModuleT:
@@ -95,10 +104,48 @@ def stack_tiles(
     return np.stack([image[(slice(None), *place.tile.slices(origin))] for place in tiles])
 
 
+def with_company(batch: np.ndarray, module: torch.nn.Module, launch: Launch) -> np.ndarray:
+    """Put a small tile that is alone beside its copy, so that it is answered as among others.
+
+    Parameters
+    ----------
+    batch : ndarray of shape (N, C, y, x), float32
+        A launch.
+    module : Module
+        The network, of shape (N, C, y, x) to anything.
+    launch : Launch
+        Its device and precision.
+
+    Returns
+    -------
+    ndarray of shape (N, C, y, x), or (2, C, y, x) where N is 1
+        The launch itself unless it is a lone float32 tile of which a convolution on the CPU sees
+        at most `SMALL` values.
+    """
+    if len(batch) > 1 or launch.device != "cpu" or launch.precision != "float32":
+        return batch
+    return np.repeat(batch, 2, axis=0) if _fewest(module, batch.shape) <= SMALL else batch
+
+
 def to_device(batch: np.ndarray, launch: Launch) -> torch.Tensor:
     """Move a batch (N, C, Y, X) to the device: in the launch's precision, channels last."""
     tensor = torch.from_numpy(batch).to(torch.device(launch.device), _DTYPES[launch.precision])
     return tensor.contiguous(memory_format=torch.channels_last)
+
+
+def _fewest(module: torch.nn.Module, shape: tuple[int, ...]) -> int:
+    """Fewest values that a convolution sees of a batch of some shape; tried once in a process."""
+    with _LOADING:
+        known = _FEWEST.setdefault(module, {})
+        if shape not in known:
+            # A copy, since other threads may be running the network.
+            shadow, seen = deepcopy(module), list[int]()
+            for part in shadow.modules():
+                if isinstance(part, torch.nn.Conv2d):
+                    part.register_forward_pre_hook(lambda _, given: seen.append(given[0].numel()))
+            shadow(torch.zeros(shape))
+            known[shape] = min(seen)
+        return known[shape]
 
 
 def _place(module: ModuleT, launch: Launch) -> ModuleT:

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from engine.networks.launching import in_launches, shared_module, stack_tiles, to_device
+from engine.networks.launching import (
+    in_launches,
+    shared_module,
+    stack_tiles,
+    to_device,
+    with_company,
+)
 from engine.networks.stardist import load_network
 
 if TYPE_CHECKING:
@@ -66,7 +72,10 @@ class OpenNetwork:
     @torch.inference_mode()
     def predict(self, batch: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Run one launch: (N, C, Y, X) float32 to prob (N, y, x) and rays (N, y, x, R) float32."""
-        prob, rays = self._module(to_device(batch, self._launch))
+        given = with_company(batch, self._module, self._launch)
+        prob, rays = (
+            answer[: len(batch)] for answer in self._module(to_device(given, self._launch))
+        )
         return prob[:, 0].float(), rays.permute(0, 2, 3, 1).float()
 
 

@@ -10,8 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from engine.device import Launch
 from engine.errors import InputError, ModelError
+from engine.networks.launching import with_company
 from engine.networks.model_folder import StarDistConfig, Thresholds, open_model
+from engine.networks.runtime import open_network
 from engine.networks.star_unet import ConvBlock, StarDistUNet
 from engine.networks.stardist import load_network, save_folder
 
@@ -196,3 +199,28 @@ def test_weights_that_do_not_fit_name_the_layer(
         load_network(model)
     assert caught.value.where.endswith(name)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("side", [64, 128, 192, 224])
+def test_a_tile_answers_alike_alone_and_among_others(side: int) -> None:
+    network = open_network(open_model("nuclei-fluo"), Launch("cpu", "float32", 2))
+    batch = np.random.default_rng(0).random((2, 1, side, side), dtype=np.float32)
+    together = network.predict(batch)
+    for k in range(2):
+        alone = network.predict(batch[k : k + 1])
+        for one, both in zip(alone, together, strict=True):
+            assert one.shape == (1, *both.shape[1:])
+            assert torch.equal(one[0], both[k])
+
+
+def test_only_a_small_lone_tile_gets_company() -> None:
+    """A copy doubles the work: it must not come with what torch answers alike anyway."""
+    model, launch = open_model("nuclei-fluo"), Launch("cpu", "float32", 2)
+    module = load_network(model)
+
+    def given(count: int, side: int, launch: Launch = launch) -> int:
+        return len(with_company(np.zeros((count, 1, side, side), np.float32), module, launch))
+
+    assert [given(1, side) for side in (16, 192, 208, 224)] == [2, 2, 1, 1]
+    assert given(2, 16) == 2
+    assert given(1, 16, Launch("cpu", "bfloat16", 1)) == 1
