@@ -206,10 +206,7 @@ def run_plan(prepared: Plan, cluster: str, listener: Listener | None = None) -> 
     """Run a plan that was already made; see `run`."""
     from engine.running import execute  # planning needs no scheduler
 
-    if prepared.job.launch is not None and prepared.pending:
-        _check_weights(prepared.job)
-        if cluster == "local":
-            _check_device(prepared)
+    check_networks(prepared, cluster)
     if cluster != "local":
         if prepared.resources.workers is not None:
             raise RecipeError(
@@ -220,6 +217,22 @@ def run_plan(prepared: Plan, cluster: str, listener: Listener | None = None) -> 
             )
         _check_cluster(cluster)
     return execute(prepared, cluster, listener or Silent())
+
+
+def check_networks(prepared: Plan, cluster: str) -> None:
+    """Refuse networks that cannot run, before every region finds out.
+
+    Raises
+    ------
+    ModelError
+        If weights do not fit their configuration.
+    ResourceError
+        If the workers are here and torch cannot use the device.
+    """
+    if prepared.job.launch is not None and prepared.pending:
+        _check_weights(prepared.job)
+        if cluster == "local":
+            _check_device(prepared)
 
 
 def _check_weights(job: Job) -> None:
