@@ -19,7 +19,14 @@ from rich.markup import escape
 from engine.cli import train
 from engine.cli.phantom import phantom
 from engine.cli.progress import CheckProgress, TerminalProgress
-from engine.cli.show import show_outcome, show_plan, show_sample, show_scores, show_verification
+from engine.cli.show import (
+    show_class_scores,
+    show_outcome,
+    show_plan,
+    show_sample,
+    show_scores,
+    show_verification,
+)
 from engine.errors import RecipeError, TilewrightError
 from engine.planning import STAGES, Wish, make_plan
 
@@ -190,16 +197,33 @@ def recipes(
 def evaluate(
     pred: Annotated[str, typer.Argument(help="OUT, an OME-Zarr label image, TIFF or PNG.")],
     truth: Annotated[str, typer.Argument(help="The same, with the truth.")],
+    classes: Annotated[
+        bool, typer.Option(help="Score the class map of OUT, not its objects.")
+    ] = False,
+    label: Annotated[
+        str | None, typer.Option(help="Label image of PRED, where there are several.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Score labels against truth: F1 and more over IoU, Dice, HD95."""
-    from engine.evaluation import evaluate_paths
+    """Score labels against truth: F1 and more over IoU, Dice, HD95; or Dice of classes."""
+    from engine.evaluation import Evaluation, evaluate_classes, evaluate_paths
 
-    scores = evaluate_paths(pred, truth)
+    if classes and label is not None:
+        raise RecipeError(
+            where="--label",
+            expected="nothing beside --classes, which names the label image itself",
+            found=label,
+            remedy="Leave one of them out.",
+        )
+    scores = (
+        evaluate_classes(pred, truth) if classes else evaluate_paths(pred, truth, pred_label=label)
+    )
     if as_json:
         sys.stdout.write(json.dumps(scores.as_json(), indent=2) + "\n")
-    else:
+    elif isinstance(scores, Evaluation):
         show_scores(OUT, scores)
+    else:
+        show_class_scores(OUT, scores)
 
 
 @app.command()

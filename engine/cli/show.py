@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from engine.device import Launch
-    from engine.evaluation import Evaluation
+    from engine.evaluation import ClassScores, Evaluation
     from engine.planning import Plan, StepCount
     from engine.running import Outcome
     from engine.sampling import Sample
@@ -191,6 +191,28 @@ def summary_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     speed = f", {pixels / 1e6 / seconds:.2f} Mpx/s in all" if pixels else ""
     rows.append(("time", f"{seconds:.1f} s{speed}"))
     return rows
+
+
+def show_class_scores(console: Console, scores: ClassScores) -> None:
+    """Print Dice of every class, before and after repair, and what entropy finds."""
+    table = Table(box=None, pad_edge=False)
+    found = {"before repair": scores.before, "after": scores.after}
+    found |= {"changed, before": scores.changed_before, "changed, after": scores.changed_after}
+    shown = {name: counts for name, counts in found.items() if counts is not None}
+    for name in ("Dice", *shown):
+        table.add_column(name, justify="left" if name == "Dice" else "right")
+    for k, name in enumerate(scores.names):
+        table.add_row(name, *(_score(counts.dice[k]) for counts in shown.values()))
+    table.add_row("pixels right", *(_score(counts.micro) for counts in shown.values()))
+    console.print(table, highlight=False)
+    if scores.errors is not None:
+        rate, found_by = scores.errors.base_rate, scores.errors.auprc
+        text = f"entropy finds wrong pixels: average precision {_score(found_by)}, of chance "
+        console.print(text + _score(rate), highlight=False)
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def show_scores(console: Console, scores: Evaluation) -> None:

@@ -29,6 +29,13 @@ CLASSES, INITIAL, ENTROPY, REPAIRS = "classes", "classes_initial", "entropy", "r
 #: Rays for which candidates of false negatives are looked for where the image has no object.
 LEAST_REACH = 16.0
 
+#: Colours of classes that all eyes tell apart (Okabe and Ito 2008, "Color Universal Design"); the
+#: first class is background.
+CLASS_COLORS = (
+    (0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0),
+    (204, 121, 167), (0, 114, 178),
+)  # fmt: skip
+
 PassKind = Literal[
     "statistics", "regions", "flags", "labels", "repair", "objects", "copy", "pyramid"
 ]

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from engine.errors import OutputError
+from engine.planning.elements import CLASS_COLORS
 from engine.review.overlay import stretch
 from engine.store.files import local_path, write_atomic
 
@@ -19,15 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-#: Colours of classes that all eyes tell apart (Okabe and Ito 2008, "Color Universal Design"); the
-#: first class is background, and shows the image.
-_CLASS_COLORS = np.array(
-    [
-        (0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0),
-        (204, 121, 167), (0, 114, 178),
-    ],
-    np.float32,
-)  # fmt: skip
+_CLASS_COLORS = np.array(CLASS_COLORS, np.float32)
 
 #: From little to much: black, violet, red, orange, pale yellow; brightness rises all the way.
 _HEAT = np.array(

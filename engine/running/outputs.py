@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from engine.planning.elements import VOTES_GROUP
+from engine.planning.elements import CLASS_COLORS, CLASSES, INITIAL, VOTES_GROUP
 from engine.store import (
     MEAN,
     NEAREST,
@@ -101,7 +101,14 @@ def _label_metadata(job: Job, layer: Layer) -> None:
     write_image_metadata(
         group, ImageMetadata(layer.name, layer.axes, layer.levels, layer.dtype, NEAREST)
     )
-    write_label_metadata(group)
+    names = job.ensemble.classes if job.ensemble and layer.name in (CLASSES, INITIAL) else ()
+    several = len(CLASS_COLORS) - 1
+    shades = {k: CLASS_COLORS[(k - 1) % several + 1 if k else 0] for k in range(len(names))}
+    write_label_metadata(
+        group,
+        colors={k: (*shade, 255 if k else 0) for k, shade in shades.items()},
+        properties=[{"label-value": k, "class": name} for k, name in enumerate(names)],
+    )
 
 
 def _source_facts(job: Job) -> tuple[tuple[Channel, ...], Mapping[str, Any], str]:

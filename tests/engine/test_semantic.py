@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tifffile
 from journeys import Runner, read, save_image
 from scipy import ndimage
 from semantics import make_ensemble, make_mae
 
 from engine.errors import RefusedError
+from engine.evaluation import evaluate_classes
 from engine.methods.entropy import uncertain_patches
 
 CLASSES = ("background", "membrane", "inside")
@@ -116,6 +118,29 @@ def test_objects_are_the_components_of_the_final_map(whole: Path) -> None:
             assert row["y"] == pytest.approx(y.mean())
             assert (row["x0"], row["x1"]) == (x.min(), x.max() + 1)
     assert total == len(table) > 20
+
+
+def test_scores_are_of_both_maps_and_of_what_changed(whole: Path, tmp_path: Path) -> None:
+    before, after = read(whole, MAPS[1]), read(whole, MAPS[0])
+    truth = after.copy()
+    truth[:, :40] = 1
+    tifffile.imwrite(tmp_path / "truth.tif", truth, metadata={"axes": "ZYX"})
+    scores = evaluate_classes(str(whole), str(tmp_path / "truth.tif"))
+    assert scores.names == CLASSES
+    assert scores.before is not None
+    assert scores.changed_after is not None
+    assert scores.changed_before is not None
+    assert scores.after.micro == pytest.approx((after == truth).mean())
+    assert scores.before.micro == pytest.approx((before == truth).mean())
+    changed = before != after
+    assert sum(scores.changed_after.true) == changed.sum()
+    assert scores.changed_after.micro == pytest.approx((after == truth)[changed].mean())
+    assert (scores.changed_after.micro or 0) > (scores.changed_before.micro or 0)
+    assert scores.errors is not None
+    assert scores.errors.base_rate == pytest.approx((before != truth).mean())
+    tifffile.imwrite(tmp_path / "more.tif", truth + 2, metadata={"axes": "ZYX"})
+    with pytest.raises(RefusedError, match="classes 0 to 2: background, membrane, inside"):
+        evaluate_classes(str(whole), str(tmp_path / "more.tif"))
 
 
 def test_another_threshold_keeps_the_ensemble_and_publishes_its_table(
