@@ -18,9 +18,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from engine.ledger import FOLDER
-from engine.planning.elements import INITIAL, REPAIRS, SUSPECTS, VOTES_GROUP, shown_table
+from engine.planning.elements import REPAIRS, SUSPECTS, VOTES_GROUP, shown_table
 from engine.running.outputs import write_metadata
-from engine.store import delete_all, update_group
+from engine.store import delete_all, image_groups, update_group
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from engine.planning import Job
     from engine.store import Location
 
+
+#: What the paths of the maps that recipes make begin with; others are somebody else's.
+_OWN_MAPS = (VOTES_GROUP, "maps/entropy", "maps/probability/")
 
 #: Folders of what passes keep beside the arrays, by digest.
 _KEPT = ("objects", "flags", "components", "statistics/parts")
@@ -95,10 +98,11 @@ def remove_unused(job: Job, journal: Journal) -> None:
     names = {layer.name for layer in job.layers if layer.is_label and layer.group}
     for group in sorted(groups):
         _remove_arrays(out, group, kept)
-    for group, table in ((VOTES_GROUP, SUSPECTS), (f"labels/{INITIAL}", REPAIRS)):
-        if names and group not in groups:
+    for group in image_groups(out) if names else ():
+        if group.startswith(_OWN_MAPS) and group not in groups:
             (out / group).remove()
-            (out / shown_table(table)).remove()
+    for table in {SUSPECTS, REPAIRS} - set(job.tables) if names else ():
+        (out / shown_table(table)).remove()
     for name in (out / "labels").children()[0]:
         if names and name not in names:
             update_group(out / "labels", {"labels": sorted(names)}, {})

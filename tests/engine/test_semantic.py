@@ -1,6 +1,7 @@
 """Class maps, entropy, repairs and objects are those of the image, whatever the cut."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ from semantics import make_ensemble, make_mae
 from engine.errors import RefusedError
 from engine.evaluation import evaluate_classes
 from engine.methods.entropy import uncertain_patches
+from engine.store import Location, image_groups
 
 CLASSES = ("background", "membrane", "inside")
 MAPS = ("labels/classes/0", "labels/classes_initial/0", "maps/entropy/0", "labels/cells/0")
@@ -52,7 +54,7 @@ def image(tmp_path_factory: pytest.TempPathFactory, nuclei: np.ndarray) -> Path:
     return save_image(tmp_path_factory.mktemp("image") / "image.zarr", pixels, "zyx")
 
 
-def run(run_recipe: Runner, image: Path, out: Path, recipe: str, *more: str, **kwargs: str) -> None:
+def run(run_recipe: Runner, image: Path, out: Path, recipe: str, *more: str, **kwargs: Any) -> None:
     settings = ("storage.chunk=32", "storage.shard=64", *more)
     assert run_recipe(image, out, *settings, recipe=recipe, **kwargs).complete
 
@@ -169,6 +171,30 @@ def test_nothing_uncertain_is_a_result(
     run(run_recipe, image, out, recipe, "classes.repair.threshold=0.999")
     np.testing.assert_array_equal(read(out, MAPS[0]), read(out, MAPS[1]))
     assert len(pq.read_table(out / "tables/repairs.parquet")) == 0
+
+
+def test_where_nothing_can_be_trusted_nothing_is_changed(
+    image: Path, tmp_path: Path, run_recipe: Runner, recipe: str
+) -> None:
+    out = tmp_path / "out.ome.zarr"
+    run(run_recipe, image, out, recipe, "classes.repair.threshold=0.001")
+    np.testing.assert_array_equal(read(out, MAPS[0]), read(out, MAPS[1]))
+    repairs = pq.read_table(out / "tables/repairs.parquet").to_pandas()
+    assert repairs.left.any()
+    assert repairs.changed.sum() == 0
+
+
+def test_what_another_recipe_does_not_make_is_removed(
+    image: Path, tmp_path: Path, run_recipe: Runner, recipe: str
+) -> None:
+    out = tmp_path / "out.ome.zarr"
+    run(run_recipe, image, out, recipe)
+    settings = ("classes.keep=[]", "classes.repair=null", "classes.objects=null")
+    run(run_recipe, image, out, recipe, *settings, restart=True)
+    assert image_groups(Location.parse(out)) == ["labels/classes", "maps/entropy"]
+    assert not (out / "tables/repairs.parquet").exists()
+    assert not (out / "tables/cells.parquet").exists()
+    assert read(out, "labels/classes/e2/0").any()
 
 
 @pytest.mark.parametrize(
