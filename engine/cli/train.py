@@ -114,12 +114,15 @@ def defenses(
     minutes: Annotated[
         float | None, typer.Option(help="Time after which no piece is begun.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes of a local cluster.")] = None,
+    cluster: Annotated[
+        str, typer.Option(help="local, or a scheduler's address: tcp://host:8786.")
+    ] = "local",
     seed: Annotated[int, typer.Option(help="Of the order of pieces and of the search.")] = 0,
 ) -> None:
     """Make a bank of polynomial defenses; given again after a stop, it goes on."""
+    from engine.running.calibrating import calibrate_on
     from engine.training.defense_options import DefenseOptions
-    from engine.training.defenses import make_bank
 
     options = DefenseOptions(
         model=model,
@@ -135,10 +138,9 @@ def defenses(
         margin=margin,
         limit=limit,
         minutes=minutes,
-        workers=workers,
         seed=seed,
     )
-    bank = make_bank(options, _show_piece)
+    bank = calibrate_on(cluster, workers, options, _show_piece)
     place = escape(str(bank))
     OUT.print(f"[bold]done[/bold] {place}, and what is known of it in {bank.stem}.md")
 

@@ -42,8 +42,6 @@ class DefenseOptions:
         Pieces to look at, at the most; all where None.
     minutes : float, optional
         Time after which no piece is begun; what was made by then becomes the bank.
-    workers : int, optional
-        Processes; as many as there are processors where None.
     seed : int
         Of the order of the pieces and of the search.
 
@@ -66,7 +64,6 @@ class DefenseOptions:
     margin: float = 0.0
     limit: int | None = None
     minutes: float | None = None
-    workers: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -79,7 +76,7 @@ class DefenseOptions:
         _require(self.mode in ("global", "field"), "mode", "global or field", self.mode)
         _require(0 <= self.margin < 1, "margin", "in [0, 1)", self.margin)
         _require(self.seed >= 0, "seed", ">= 0", self.seed)
-        for name in ("steps", "evaluations", "limit", "workers"):
+        for name in ("steps", "evaluations", "limit"):
             value = getattr(self, name)
             _require(value is None or value >= 1, name, ">= 1", value)
         _require(self.minutes is None or self.minutes > 0, "minutes", "> 0", self.minutes)
@@ -91,7 +88,7 @@ class DefenseOptions:
 
     def deciding(self, model_sha256: str) -> dict[str, str]:
         """Facts that decide what becomes of a piece, beside its pixels and labels; as text."""
-        free = ("model", "images", "labels", "out", "limit", "minutes", "workers")
+        free = ("model", "images", "labels", "out", "limit", "minutes")
         values = {f.name: str(getattr(self, f.name)) for f in fields(self) if f.name not in free}
         return values | {"model": model_sha256}
 

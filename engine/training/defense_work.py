@@ -1,10 +1,10 @@
-"""Calibration of one piece, as a process of the pool does it."""
+"""Calibration of one piece: a unit of work that needs no other, wherever it is done."""
 
 import time
 import zlib
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from engine.methods.defenses import CAP, Layout, evaluate
 from engine.networks.defense_bank import Mode
 from engine.networks.model_folder import ModelFolder
 from engine.training.defense_options import GOOD, DefenseOptions
-from engine.training.defense_parts import Part, part_file, write_part
+from engine.training.defense_parts import Part
 from engine.training.defense_pieces import Piece
 from engine.training.defense_routes import Case, Found, descend, search
 from engine.training.defense_scoring import Judge
@@ -24,29 +24,44 @@ from engine.training.defense_scoring import Judge
 _SHRINK = 1 - 2**-9
 
 
-def work_on(piece: Piece, model: ModelFolder, options: DefenseOptions, folder: Path) -> Part:
-    """Calibrate a piece and keep its part.
+@dataclass(frozen=True, slots=True)
+class PieceWork:
+    """A piece to calibrate; it can be sent to another process.
 
     Parameters
     ----------
     piece : Piece
-        Image and truth.
+        Image and truth: half a megabyte for about a minute of work, so that a worker needs the
+        model only.
     model : ModelFolder
         Loaded once in each process.
     options : DefenseOptions
         What to do.
-    folder : Path
-        Of the parts.
-
-    Returns
-    -------
-    Part
-        As written.
     """
-    part = calibrate(_judge(model, options.mode), piece, options)
-    deciding = options.deciding(model.sha256) | {"piece": piece.sha256}
-    write_part(part, deciding, part_file(folder, piece))
-    return part
+
+    piece: Piece
+    model: ModelFolder
+    options: DefenseOptions
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.piece.origin
+
+    def do(self) -> Part:
+        """Calibrate the piece."""
+        return calibrate(_judge(self.model, self.options.mode), self.piece, self.options)
+
+
+#: Does some units, given how many there are; yields each with what came of it, in any order, and
+#: asks for a unit when it can begin with it.
+Doing = Callable[[Iterator[PieceWork], int], Generator[tuple[PieceWork, Part], None, None]]
+
+
+def one_by_one(units: Iterator[PieceWork], _: int) -> Generator[tuple[PieceWork, Part], None, None]:
+    """Do units in this process, one after the other."""
+    for unit in units:
+        yield unit, unit.do()
 
 
 def calibrate(judge: Judge, piece: Piece, options: DefenseOptions) -> Part:

@@ -1,40 +1,37 @@
 """Calibration of polynomial defenses, from folders of images to a bank.
 
-Pieces are independent, so they go to processes of this machine. The layers let only the cluster
-and the run import Dask; a piece is a plain function of plain values, which a cluster could map too.
+Pieces are independent: each is a unit of work, done one after the other or wherever the caller
+maps them, such as a cluster.
 """
 
 import logging
-import multiprocessing
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
-from engine.device import choose_device, cores
-from engine.errors import InputError, OutputError, ResourceError
+from engine.errors import InputError, OutputError
 from engine.networks.defense_bank import DefenseBank, save_bank
 from engine.networks.model_folder import ModelFolder, open_model
 from engine.store import write_atomic
 from engine.training.data import find_pairs, read_samples
 from engine.training.defense_card import bank_card
 from engine.training.defense_options import GOOD, DefenseOptions, DefenseProgress
-from engine.training.defense_parts import Part, part_file, read_part
+from engine.training.defense_parts import Part, part_file, read_part, write_part
 from engine.training.defense_pieces import Piece, cut_pieces
-from engine.training.defense_work import work_on
+from engine.training.defense_work import Doing, PieceWork, one_by_one
 
 logger = logging.getLogger(__name__)
 
-_THREADS = "OMP_NUM_THREADS"
 
-
-def make_bank(options: DefenseOptions, on_progress: Callable[[DefenseProgress], None]) -> Path:
+def make_bank(
+    options: DefenseOptions,
+    on_progress: Callable[[DefenseProgress], None],
+    doing: Doing = one_by_one,
+) -> Path:
     """Make a bank of defenses and its card.
 
     An interrupted calibration goes on when called again with the same options: what was finished
@@ -46,6 +43,8 @@ def make_bank(options: DefenseOptions, on_progress: Callable[[DefenseProgress], 
         For which model, from which images, how, and where to write.
     on_progress : callable
         Called after every piece.
+    doing : callable
+        Does the pieces, see `engine.training.defense_work.Doing`.
 
     Returns
     -------
@@ -75,7 +74,7 @@ def make_bank(options: DefenseOptions, on_progress: Callable[[DefenseProgress], 
     model = open_model(options.model)
     pieces = read_pieces(options, model)
     folder = options.out.with_name(f"{options.out.name}.parts")
-    parts = _all_parts(pieces, model, options, folder, on_progress)
+    parts = _all_parts([PieceWork(p, model, options) for p in pieces], folder, on_progress, doing)
     kept = [p for p in parts if p.f1_after > p.f1_before]
     _refuse_nothing(parts, kept, options)
     bank = DefenseBank(
@@ -127,79 +126,41 @@ def read_pieces(options: DefenseOptions, model: ModelFolder) -> tuple[Piece, ...
 
 
 def _all_parts(
-    pieces: Sequence[Piece],
-    model: ModelFolder,
-    options: DefenseOptions,
+    units: Sequence[PieceWork],
     folder: Path,
     on_progress: Callable[[DefenseProgress], None],
+    doing: Doing,
 ) -> list[Part]:
     """Parts of all pieces in their order, those that time allowed; finished ones are read."""
-    deciding = options.deciding(model.sha256)
-    parts: dict[int, Part] = {}
-    for k, piece in enumerate(pieces):
-        expected = deciding | {"piece": piece.sha256}
-        part = read_part(part_file(folder, piece), expected, options.layout)
+    parts: dict[str, Part] = {}
+    for unit in units:
+        part = read_part(part_file(folder, unit.piece), _deciding(unit), unit.options.layout)
         if part is not None:
-            parts[k] = part
-    logger.info("%d pieces, %d of them finished before", len(pieces), len(parts))
-    left = [k for k in range(len(pieces)) if k not in parts]
-    for k, part in _made(left, pieces, model, options, folder):
-        parts[k] = part
-        on_progress(_progress(part, list(parts.values()), len(pieces)))
-    return [parts[k] for k in sorted(parts)]
+            parts[unit.name] = part
+    logger.info("%d pieces, %d of them finished before", len(units), len(parts))
+    left = [unit for unit in units if unit.name not in parts]
+    # Closed here, since a traceback would keep workers waiting.
+    with closing(doing(_in_time(left), len(left))) as done:
+        for unit, part in done:
+            write_part(part, _deciding(unit), part_file(folder, unit.piece))
+            parts[unit.name] = part
+            on_progress(_progress(part, list(parts.values()), len(units)))
+    return [parts[unit.name] for unit in units if unit.name in parts]
 
 
-def _made(
-    left: Sequence[int],
-    pieces: Sequence[Piece],
-    model: ModelFolder,
-    options: DefenseOptions,
-    folder: Path,
-) -> Iterator[tuple[int, Part]]:
-    """Work on pieces in processes, until all are done or the time is over."""
-    until = time.monotonic() + 60 * (options.minutes or np.inf)
-    count = options.workers or (1 if choose_device("auto") == "cuda" else cores())
-    count = min(count, len(left))
-    if count == 0:
-        return
-    with _pool(count) as pool:
-        futures: dict[Future[Part], int] = {
-            pool.submit(work_on, pieces[k], model, options, folder): k for k in left
-        }
-        for future in as_completed(futures):
-            if future.cancelled():
-                continue
-            yield futures[future], _result(future)
-            if time.monotonic() > until:
-                for other in futures:
-                    other.cancel()
+def _deciding(unit: PieceWork) -> dict[str, str]:
+    """Name what decides the part of a piece."""
+    return unit.options.deciding(unit.model.sha256) | {"piece": unit.piece.sha256}
 
 
-@contextmanager
-def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
-    """Start processes with one thread each; drop what has not begun where the caller leaves."""
-    before = os.environ.get(_THREADS)
-    os.environ[_THREADS] = "1"  # read by OpenMP when a process starts: stardist's and torch's
-    pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        if before is None:
-            os.environ.pop(_THREADS, None)
-        else:
-            os.environ[_THREADS] = before
-
-
-def _result(future: Future[Part]) -> Part:
-    try:
-        return future.result()
-    except BrokenProcessPool as err:
-        raise ResourceError(
-            where="processes of the calibration", expected="all of them alive",
-            found="one that ended by itself", remedy="Memory? Take fewer --workers; finished "
-            "pieces are kept.",
-        ) from err  # fmt: skip
+def _in_time(units: Sequence[PieceWork]) -> Iterator[PieceWork]:
+    """Units that may still begin: the first one, and others until the time is over."""
+    started = time.monotonic()
+    for k, unit in enumerate(units):
+        minutes = unit.options.minutes
+        if k and minutes is not None and time.monotonic() > started + 60 * minutes:
+            return
+        yield unit
 
 
 def _progress(part: Part, parts: Sequence[Part], pieces: int) -> DefenseProgress:

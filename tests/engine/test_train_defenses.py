@@ -1,10 +1,11 @@
 """Calibration of defenses finds gains, goes on after a stop, and refuses what it cannot use."""
 
 import os
+import signal
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,18 +18,26 @@ from skimage.io import imsave
 from stardist.matching import matching
 from tifffile import imwrite
 
-from engine.errors import InputError, OutputError
+from engine.errors import (
+    InputError,
+    InterruptedRunError,
+    ModelError,
+    OutputError,
+    StoppedRunError,
+)
 from engine.methods.defenses import CAP, Layout, evaluate, perturb_field
 from engine.networks.defense_bank import DefenseBank, open_bank
 from engine.networks.model_folder import open_model
 from engine.networks.stardist import load_network
-from engine.training import defenses as module
+from engine.running import calibrating
+from engine.running.calibrating import RETRIES, calibrate_on
 from engine.training.data import Sample, find_pairs, normalise, read_samples
 from engine.training.defense_options import DefenseOptions, DefenseProgress
+from engine.training.defense_parts import Part
 from engine.training.defense_pieces import Piece, cut_pieces
 from engine.training.defense_routes import Case, Found, bounded, descend, search
 from engine.training.defense_scoring import Judge, Score, scaled_variants, score_labels
-from engine.training.defense_work import calibrate, storable
+from engine.training.defense_work import Doing, PieceWork, calibrate, storable
 from engine.training.defenses import make_bank
 from engine.training.whole_image import find_objects, predict_maps
 
@@ -76,7 +85,6 @@ def _options(data: Path, out: str, **changes: object) -> DefenseOptions:
     options = DefenseOptions(
         model="nuclei-fluo", images=data / "images", labels=data / "labels",
         out=data.parent / f"{out}.safetensors", degree=3, blocks=2, steps=3, evaluations=4,
-        workers=1,
     )  # fmt: skip
     return replace(options, **changes)
 
@@ -219,14 +227,6 @@ class _StopError(Exception):
     pass
 
 
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work on pieces in this process: a new one takes seconds to start."""
-    monkeypatch.setattr(
-        module, "ProcessPoolExecutor", lambda count, mp_context: ThreadPoolExecutor(count)
-    )
-
-
 def _check_gains(bank: DefenseBank, options: DefenseOptions, judge: Judge) -> None:
     """The bank's scores are those of the values in it, in float32."""
     samples = read_samples(find_pairs(options.images, options.labels))
@@ -239,7 +239,6 @@ def _check_gains(bank: DefenseBank, options: DefenseOptions, judge: Judge) -> No
         assert after.f1 > before.f1
 
 
-@pytest.mark.usefixtures("in_process")
 def test_a_stopped_calibration_goes_on(data: Path, judge: Judge) -> None:
     whole = make_bank(_options(data, "whole"), lambda _: None)
     seen: list[DefenseProgress] = []
@@ -253,9 +252,8 @@ def test_a_stopped_calibration_goes_on(data: Path, judge: Judge) -> None:
         make_bank(options, stop)
     again: list[DefenseProgress] = []
     parts = make_bank(options, again.append)
-    # What had begun when it stopped was finished, too.
-    assert again == [] or again[0].done > 1
-    assert len(again) < 3 - len(seen) + 1
+    assert [progress.done for progress in again] == [2, 3]
+    assert len(seen) == 1
     one, two = open_bank(str(whole)), open_bank(str(parts))
     assert (one.sha256, one.origins) == (two.sha256, two.origins)
     assert len(one) >= 1
@@ -269,7 +267,6 @@ def test_a_stopped_calibration_goes_on(data: Path, judge: Judge) -> None:
         make_bank(options, again.append)
 
 
-@pytest.mark.usefixtures("in_process")
 def test_other_options_do_not_go_on(data: Path) -> None:
     def stop(_: DefenseProgress) -> None:
         raise _StopError
@@ -285,31 +282,112 @@ def test_other_options_do_not_go_on(data: Path) -> None:
         make_bank(options, stop)
 
 
-@pytest.mark.usefixtures("in_process")
 def test_time_is_kept(data: Path) -> None:
     """No piece begins when the time is over; what is left can be made later."""
-    options = _options(data, "b", route="gradient", steps=3)
+    options = _options(data, "b", route="gradient", steps=3, seed=1)  # one with a gain comes first
     first: list[DefenseProgress] = []
     bank = make_bank(replace(options, minutes=1e-6), first.append)
-    assert 1 <= len(first) < 3
+    assert len(first) == 1
     bank.unlink()
     rest: list[DefenseProgress] = []
     make_bank(options, rest.append)
-    # A piece may have been under way when the time was over; nothing is done twice.
-    assert rest[-1].done == 3
-    assert 1 <= len(rest) <= 3 - len(first)
+    assert [progress.done for progress in rest] == [2, 3]
 
 
-def test_processes_do_the_same(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+def test_a_cluster_does_the_same(data: Path, cluster_address: str) -> None:
     options = _options(data, "b", route="gradient")
-    out = make_bank(options, lambda _: None)
-    assert "OMP_NUM_THREADS" not in os.environ
-    monkeypatch.setattr(
-        module, "ProcessPoolExecutor", lambda count, mp_context: ThreadPoolExecutor(count)
-    )
+    seen: list[DefenseProgress] = []
+    there = calibrate_on(cluster_address, None, options, seen.append)
+    assert [progress.done for progress in seen] == [1, 2, 3]
+    assert not there.with_name("b.safetensors.parts").exists()
     here = make_bank(replace(options, out=options.out.with_name("c.safetensors")), lambda _: None)
-    assert open_bank(str(out)).origins == open_bank(str(here)).origins
+    one, two = open_bank(str(there)), open_bank(str(here))
+    assert one.origins == two.origins
+    np.testing.assert_array_equal(one.coefficients, two.coefficients)
+
+
+def test_a_calibration_on_a_cluster_stops_on_request(data: Path, cluster_address: str) -> None:
+    options = _options(data, "b", route="gradient")
+
+    def stop(_: DefenseProgress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedRunError, match="Finished pieces are kept"):
+        calibrate_on(cluster_address, None, options, stop)
+    again: list[DefenseProgress] = []
+    calibrate_on(cluster_address, None, options, again.append)
+    assert [progress.done for progress in again] == [2, 3]
+
+
+def test_what_the_workers_would_refuse_is_said_once(
+    data: Path, cluster_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def refuse(work: PieceWork) -> Part:
+        asked.append(work.name)
+        raise ModelError(where="weights", expected="some", found="none", remedy="Make some.")
+
+    monkeypatch.setattr(PieceWork, "do", refuse)
+    with pytest.raises(ModelError, match="weights: expected some"):
+        calibrate_on(cluster_address, None, _options(data, "b"), lambda _: None)
+    assert 1 <= len(asked) <= 2  # threads of the cluster
+
+
+def test_a_piece_that_fails_is_tried_again_and_stops_only_itself(
+    data: Path, cluster_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One fails once, one always; the next call does what is left."""
+    monkeypatch.setattr(calibrating, "PAUSE_S", 0.01)
+    asked: dict[str, int] = {}
+    good = PieceWork.do
+
+    def fail(work: PieceWork) -> Part:
+        asked[work.name] = asked.get(work.name, 0) + 1
+        if work.piece.image == "a" or (work.piece.image == "b" and asked[work.name] == 1):
+            raise OSError("it burns")
+        return good(work)
+
+    monkeypatch.setattr(PieceWork, "do", fail)
+    options, seen = _options(data, "b", route="gradient"), list[DefenseProgress]()
+    with pytest.raises(StoppedRunError, match=r"found a at \(0, 0\): OSError: it burns"):
+        calibrate_on(cluster_address, None, options, seen.append)
+    assert asked == {"a at (0, 0)": 1 + RETRIES, "b at (0, 0)": 2, "c at (0, 0)": 1}
+    assert len(seen) == 2
+    monkeypatch.setattr(PieceWork, "do", good)
+    again: list[DefenseProgress] = []
+    calibrate_on(cluster_address, None, options, again.append)
+    assert [progress.origin for progress in again] == ["a at (0, 0)"]
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(90)
+def test_the_piece_of_a_worker_that_dies_is_done_by_another(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark, came = tmp_path / "mark", []
+
+    def die_once() -> str:
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return "done"
+
+    def bank(_: DefenseOptions, __: object, doing: Doing) -> Path:
+        # Not of a class of this file, which a worker would have to import.
+        unit = SimpleNamespace(name="deadly", do=die_once)
+        came.extend(doing(iter([unit]), 1))  # type: ignore[list-item]
+        return tmp_path
+
+    monkeypatch.setattr(calibrating, "make_bank", bank)
+    calibrate_on("local", 1, _options(data, "b"), lambda _: None)
+    assert mark.exists()
+    assert [part for _, part in came] == ["done"]
+
+
+def test_a_calibration_needs_a_worker(data: Path) -> None:
+    with pytest.raises(InputError, match="--workers: expected >= 1, found 0"):
+        calibrate_on("local", 0, _options(data, "b"), lambda _: None)
 
 
 def test_margin_is_asked(judge: Judge, data: Path) -> None:
@@ -322,7 +400,6 @@ def test_margin_is_asked(judge: Judge, data: Path) -> None:
     assert not strict.coefficients.any()
 
 
-@pytest.mark.usefixtures("in_process")
 def test_nothing_to_learn_is_refused(tmp_path: Path) -> None:
     """A model that is good everywhere, or that nothing helps, makes no bank."""
     image, _ = _scene(4, fog=0)
