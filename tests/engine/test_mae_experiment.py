@@ -16,7 +16,7 @@ from semantics import make_ensemble, make_mae
 from engine.device import Launch
 from engine.networks.ensemble import open_ensemble
 from engine.networks.mae_folder import open_mae
-from engine.phantom import CLASSES
+from engine.phantom import CLASSES, Scene
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -96,6 +96,18 @@ def test_each_mitochondrion_is_spoiled_in_one_place(scripts: Any) -> None:
             assert (work.test[0].instances[region] == owner).any()
     np.testing.assert_array_equal(work.stack[work.planes("validation")[0]], validation)
     np.testing.assert_array_equal(work.stack[work.planes("noisy")[0]], noisy)
+
+
+def test_places_that_would_overlap_are_left_out(scripts: Any) -> None:
+    phantom = scripts("mae_phantom")
+    instances = np.zeros((64, 160), np.int32)
+    for label, x in enumerate((30, 40, 120), start=1):
+        instances[28:36, x : x + 6] = label
+    image = np.where(instances > 0, 900, 100).astype(np.uint16)
+    scene = Scene(image, (instances > 0).astype(np.uint8), instances, instances < 0)
+    spoiled = phantom.spoil(scene, phantom.VARIANTS["plain"], 0)
+    assert spoiled.owners == (1, 3)
+    assert len(spoiled.regions) == 2
 
 
 def test_a_share_of_the_near_patches_is_masked(scripts: Any, models: dict[str, Path]) -> None:
