@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from engine.cli import train
+from engine.cli.batch import batch, show_batch
 from engine.cli.phantom import phantom
 from engine.cli.progress import CheckProgress, TerminalProgress
 from engine.cli.show import (
@@ -27,7 +28,7 @@ from engine.cli.show import (
     show_scores,
     show_verification,
 )
-from engine.errors import RecipeError, TilewrightError
+from engine.errors import OutputError, RecipeError, TilewrightError
 from engine.planning import STAGES, Wish, make_plan
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 app.add_typer(train.app, name="train")
 app.command()(phantom)
+app.command()(batch)
 
 OUT = Console(soft_wrap=True)
 ERR = Console(stderr=True, soft_wrap=True)
@@ -153,11 +155,20 @@ def run(
 
 
 @app.command()
-def status(out: Annotated[str, typer.Argument(help="OUT.ome.zarr")]) -> None:
-    """Say how far a run is, who works on it, what is missing and why."""
+def status(
+    out: Annotated[str, typer.Argument(help="OUT.ome.zarr, or the folder of a batch.")],
+) -> None:
+    """Say how far a run or a batch is, who works on it, what is missing and why."""
+    from engine.batch.document import read_document
     from engine.report import show_status
+    from engine.store import Location
 
-    show_status(OUT, out)
+    folder = Location.parse(out, OutputError)
+    document = read_document(folder)
+    if document is None:
+        show_status(OUT, out)
+    else:
+        show_batch(OUT, folder, document.rows.values())
 
 
 @app.command()

@@ -2,5 +2,6 @@
 
 from engine.running.execution import SharedCluster, execute
 from engine.running.listening import Listener, Outcome
+from engine.running.sharing import ClusterHost
 
-__all__ = ["Listener", "Outcome", "SharedCluster", "execute"]
+__all__ = ["ClusterHost", "Listener", "Outcome", "SharedCluster", "execute"]
