@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
 from distributed import Client
 
 from engine.cluster import configuration
+from engine.cluster.arriving import wait_for_worker
+from engine.cluster.inspection import inspect_cluster
 from engine.errors import ResourceError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-def connect(address: str) -> Client:
-    """Client of a scheduler that runs already."""
-    if not address.startswith(("tcp://", "tls://")):
-        raise ResourceError(
-            where=f"--cluster {address}",
-            expected="local, or the address of a scheduler such as tcp://host:8786",
-            found=address,
-            remedy="Start one with `dask scheduler`, or use --cluster local.",
-        )
+    from engine.cluster.spec import ClusterSpec
+
+
+@contextmanager
+def connect(spec: ClusterSpec) -> Iterator[Client]:
+    """Client of a scheduler that runs already, and goes on when the block ends.
+
+    Raises
+    ------
+    ResourceError
+        If nobody answers there, no worker comes in time, or versions differ.
+    """
+    address, where = spec.address, f"--cluster {spec.address}"
     try:
         client = Client(address, timeout=configuration.CONNECT_TIMEOUT_S)
     except (OSError, TimeoutError, ValueError) as err:
         raise ResourceError(
-            where=f"--cluster {address}",
+            where=where,
             expected=f"a Dask scheduler that answers within {configuration.CONNECT_TIMEOUT_S} s",
             found=str(err) or type(err).__name__,
             remedy="Check that `dask scheduler` runs there and the port is open.",
         ) from err
-    if not client.scheduler_info()["workers"]:
-        client.close()
-        raise ResourceError(
-            where=f"--cluster {address}",
-            expected="at least one worker",
-            found="none",
-            remedy=f"Start one with `dask worker {address} --nthreads 2`.",
+    with client:
+        wait_s = spec.settings.wait_s or configuration.CONNECT_TIMEOUT_S
+        wait_for_worker(
+            client, where, wait_s, f"Start one with `dask worker {address} --nthreads 2`."
         )
-    return client
+        inspect_cluster(client, where)
+        yield client

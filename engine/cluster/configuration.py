@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import ResourceError
+
+if TYPE_CHECKING:
+    from engine.recipe import ClusterSettings
 
 #: Environment of worker processes. One thread per library, since processes scale better; glibc
 #: keeps large blocks instead of returning them to the system after every launch (1.5-1.9 times
@@ -50,3 +57,57 @@ DASK_SETTINGS: dict[str, Any] = {
 
 #: How long a scheduler at a given address may take to answer.
 CONNECT_TIMEOUT_S = 10
+
+#: How long the first worker of a cluster that is started may take to come.
+WAIT_S = 300.0
+
+#: The same settings of Dask for scheduler and workers that a server starts.
+_SERVER_SETTINGS = (
+    "distributed.worker.memory.target",
+    "distributed.worker.memory.spill",
+    "distributed.worker.memory.pause",
+    "distributed.scheduler.worker-ttl",
+    "distributed.scheduler.allowed-failures",
+    "distributed.comm.retry.count",
+)
+
+
+def server_environment(settings: ClusterSettings) -> dict[str, str]:
+    """Environment of scheduler and workers that a server starts: Dask's settings, and the user's.
+
+    Raises
+    ------
+    ResourceError
+        If a variable is to be passed on that this process does not have.
+    """
+    found = dict(WORKER_ENVIRONMENT)
+    found |= {_variable(name): str(DASK_SETTINGS[name]) for name in _SERVER_SETTINGS}
+    found[_variable("distributed.scheduler.idle-timeout")] = f"{settings.idle_timeout_s}s"
+    return found | passed_environment(settings)
+
+
+def passed_environment(settings: ClusterSettings) -> dict[str, str]:
+    """Variables that the user wants scheduler and workers to have.
+
+    Raises
+    ------
+    ResourceError
+        If one is to be passed on that this process does not have.
+    """
+    found: dict[str, str] = {}
+    for name in settings.pass_environment:
+        known = [k for k in os.environ if fnmatchcase(k, name)]
+        if not known:
+            raise ResourceError(
+                where=f"--cluster-set pass_environment={name}",
+                expected="a variable of this process",
+                found="none of that name",
+                remedy="Set it, or leave it out.",
+            )
+        found |= {k: os.environ[k] for k in known}
+    return found | settings.environment
+
+
+def _variable(setting: str) -> str:
+    """Variable of the environment from which Dask reads a setting."""
+    return "DASK_" + setting.replace(".", "__").replace("-", "_").upper()

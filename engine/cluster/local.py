@@ -6,9 +6,9 @@ import logging
 import os
 import signal
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Nanny
 
 from engine.cluster import configuration
 from engine.errors import ResourceError
@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 STARTS = 3
 
 
+class _GpuNanny(Nanny):
+    """Nanny whose worker sees one GPU alone: that of its place among the workers."""
+
+    def __init__(self, *args: Any, name: int, gpus: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
+        options |= {"name": name, "env": {"CUDA_VISIBLE_DEVICES": gpus[name % len(gpus)]}}
+        super().__init__(*args, **options)
+
+
 @contextmanager
 def start(spec: ClusterSpec) -> Iterator[Client]:
     """Workers on this machine; what they log comes to the loggers of this process.
@@ -29,12 +37,9 @@ def start(spec: ClusterSpec) -> Iterator[Client]:
     Where the block is left by an error, such as a request to stop, workers are killed: Dask would
     wait for their threads. What they have not recorded is done again.
     """
-    for handler in logging.getLogger("distributed").handlers:
-        # Of Dask, on the terminal; for good, since the scheduler's last words come after its end.
-        if type(handler) is logging.StreamHandler:
-            handler.setLevel(logging.CRITICAL)
+    quiet_terminal()
     with (
-        _local(spec) as cluster,
+        _cluster(spec) as cluster,
         Client(cluster, timeout=configuration.CONNECT_TIMEOUT_S) as client,
     ):
         client.forward_logging("engine")
@@ -45,19 +50,29 @@ def start(spec: ClusterSpec) -> Iterator[Client]:
             raise
 
 
-def _local(spec: ClusterSpec) -> LocalCluster:
+def quiet_terminal() -> None:
+    """Keep what Dask says off the terminal; for good: a scheduler's last words follow its end."""
+    for handler in logging.getLogger("distributed").handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.setLevel(logging.CRITICAL)
+
+
+def _cluster(spec: ClusterSpec) -> LocalCluster:
     """Scheduler in this process, with worker processes that all have started."""
     failure = None
+    kind: dict[str, Any] = {"worker_class": Nanny}
+    if spec.gpus:
+        kind = {"worker_class": _GpuNanny, "gpus": spec.gpus}
     for _ in range(STARTS):
         try:
             return LocalCluster(
                 n_workers=spec.workers,
                 threads_per_worker=spec.threads,
-                processes=True,
                 memory_limit=0,
                 dashboard_address="127.0.0.1:0",
                 # It would take log files for the terminal, and let the terminal speak at the end.
                 silence_logs=False,
+                **kind,
             )
         except RuntimeError as err:  # of Dask, for a process that ended before it was there
             failure = err

@@ -7,16 +7,34 @@ from typing import TYPE_CHECKING
 
 import dask
 
+from engine.cluster import gateway, kubernetes, slurm
 from engine.cluster.address import connect
 from engine.cluster.configuration import DASK_SETTINGS
 from engine.cluster.local import start
+from engine.recipe import backend_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from distributed import Client
 
     from engine.cluster.spec import ClusterSpec
+    from engine.recipe.clusters import Backend
+
+_OPEN: dict[Backend, Callable[[ClusterSpec], AbstractContextManager[Client]]] = {
+    "local": start,
+    "address": connect,
+    "gateway": gateway.start,
+    "kubernetes": kubernetes.start,
+    "slurm": slurm.start,
+}
+
+_CHECK: dict[Backend, Callable[[ClusterSpec], None]] = {
+    "gateway": gateway.check,
+    "kubernetes": kubernetes.check,
+    "slurm": slurm.check,
+}
 
 
 @contextmanager
@@ -25,13 +43,29 @@ def open_cluster(spec: ClusterSpec) -> Iterator[Client]:
 
     Raises
     ------
+    RecipeError
+        If the address is none.
     ResourceError
-        If the address is none, or nobody answers there.
+        If nobody answers there, a limit is exceeded, no worker comes in time, or versions of
+        client, scheduler and workers differ.
     """
-    with dask.config.set(DASK_SETTINGS):
-        if spec.address == "local":
-            with start(spec) as client:
-                yield client
-        else:
-            with connect(spec.address) as client:
-                yield client
+    opened = _OPEN[backend_of(spec.address)]
+    with dask.config.set(DASK_SETTINGS), opened(spec) as client:
+        yield client
+
+
+def check_cluster(spec: ClusterSpec) -> None:
+    """Refuse what can be known to fail before anything is started.
+
+    Raises
+    ------
+    RecipeError, ResourceError
+        As `open_cluster`.
+    """
+    backend = backend_of(spec.address)
+    if backend in _CHECK:
+        with dask.config.set(DASK_SETTINGS):
+            _CHECK[backend](spec)
+    elif backend == "address":
+        with open_cluster(spec):
+            pass

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from engine.recipe import ClusterSettings
 
 
 @dataclass(frozen=True)
@@ -12,13 +14,21 @@ class ClusterSpec:
     Parameters
     ----------
     address : str
-        "local", or the address of a scheduler such as ``tcp://10.0.0.1:8786``.
+        "local", "gateway", "kubernetes" or "slurm"; or the address of a scheduler such as
+        ``tcp://10.0.0.1:8786``.
     workers : int
         Worker processes of a local cluster.
     threads : int
-        Tasks that a worker of a local cluster works on at once.
+        Tasks that a worker works on at once, where it is started for this run.
+    settings : ClusterSettings
+        What else the cluster is told.
+    gpus : tuple of str
+        GPUs of a local cluster, one for each worker, by the names that ``CUDA_VISIBLE_DEVICES``
+        takes; none where workers compute on the CPU.
     """
 
     address: str
     workers: int
     threads: int
+    settings: ClusterSettings = field(default_factory=ClusterSettings)
+    gpus: tuple[str, ...] = ()

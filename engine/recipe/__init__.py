@@ -1,5 +1,11 @@
 """Recipes: what decides pixels, how they are read, and their digest."""
 
+from engine.recipe.clusters import (
+    ClusterSettings,
+    backend_of,
+    load_cluster_settings,
+    with_cluster,
+)
 from engine.recipe.digest import digest, digest_parts
 from engine.recipe.loading import bundled_recipes, load_settings, parse_settings, recipe_text
 from engine.recipe.models import (
@@ -25,6 +31,7 @@ from engine.recipe.models import (
 
 __all__ = [
     "ClassSettings",
+    "ClusterSettings",
     "ComponentSettings",
     "FlagSettings",
     "IdentityRecipe",
@@ -42,10 +49,13 @@ __all__ = [
     "StarDistRecipe",
     "Storage",
     "TilingSettings",
+    "backend_of",
     "bundled_recipes",
     "digest",
     "digest_parts",
+    "load_cluster_settings",
     "load_settings",
     "parse_settings",
     "recipe_text",
+    "with_cluster",
 ]

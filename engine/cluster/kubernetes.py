@@ -1,0 +1,229 @@
+"""A cluster that the Dask operator makes on Kubernetes, from a description, and removes."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from distributed import Client
+
+from engine.cluster import configuration
+from engine.cluster.arriving import end_when_idle, wait_for_worker
+from engine.cluster.configuration import WAIT_S, server_environment
+from engine.cluster.extras import require
+from engine.cluster.inspection import inspect_cluster
+from engine.errors import ResourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from engine.cluster.spec import ClusterSpec
+    from engine.recipe import ClusterSettings
+
+_LOG = logging.getLogger(__name__)
+
+WHERE = "--cluster kubernetes"
+
+#: The operator's kind of resource.
+KIND = "daskclusters.kubernetes.dask.org"
+
+#: What the scheduler takes: it holds no pixels.
+_SCHEDULER = {"cpu": "1", "memory": "2Gi"}
+
+#: How long removing may take.
+_REMOVE_S = 60
+
+#: What a worker's pod must not have by itself: rights on the machine, a token of the cluster.
+_SAFE_POD = {"automountServiceAccountToken": False, "terminationGracePeriodSeconds": 30}
+_SAFE = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+def check(spec: ClusterSpec) -> None:
+    """Refuse where no Kubernetes answers, the namespace is missing or the operator is not there."""
+    kr8s = require("kr8s", "kubernetes")
+    require("dask_kubernetes.operator", "kubernetes")
+    try:
+        api = kr8s.api(namespace=spec.settings.namespace)
+        api.timeout = configuration.CONNECT_TIMEOUT_S
+        # Also tells whether we may: a namespace of others, or none, has no list for us.
+        list(kr8s.get(KIND, namespace=api.namespace, api=api))
+        _check_namespace(kr8s, api)
+    except (kr8s.APITimeoutError, kr8s.ServerError, kr8s.NotFoundError, OSError, ValueError) as err:
+        raise _refused(err) from err
+    except Exception as err:
+        if type(err).__module__.partition(".")[0] not in ("kr8s", "httpx", "httpcore"):
+            raise
+        raise _refused(err) from err
+
+
+@contextmanager
+def start(spec: ClusterSpec) -> Iterator[Client]:
+    """Have the operator make a cluster, wait for its first worker, and remove it in the end.
+
+    Raises
+    ------
+    ResourceError
+        If Kubernetes, the namespace, a quota or the operator refuse, no worker comes in time, or
+        versions differ.
+    """
+    check(spec)
+    settings = spec.settings
+    operator = require("dask_kubernetes.operator", "kubernetes")
+    wait_s = settings.wait_s or WAIT_S
+    description = None if settings.name else cluster_description(spec, _new_name())
+    name = settings.name or str((description or {})["metadata"]["name"])
+    with _removed(name, settings):
+        try:
+            cluster = operator.KubeCluster(
+                name=name,
+                namespace=settings.namespace,
+                custom_cluster_spec=description,
+                create_mode=operator.CreateMode.CONNECT_ONLY
+                if settings.name
+                else operator.CreateMode.CREATE_ONLY,
+                shutdown_on_close=False,
+                resource_timeout=int(max(1, wait_s)),
+                quiet=True,
+            )
+        except (OSError, RuntimeError, ValueError) as err:
+            raise _refused(err) from err
+        with (
+            cluster,
+            Client(
+                cluster, timeout=configuration.CONNECT_TIMEOUT_S, set_as_default=False
+            ) as client,
+        ):
+            if settings.adapt_min is not None:
+                cluster.adapt(settings.adapt_min, settings.adapt_max)
+            end_when_idle(client, settings.idle_timeout_s)
+            remedy = f"See `kubectl describe pods -l dask.org/cluster-name={name}` for the reason."
+            wait_for_worker(client, WHERE, wait_s, remedy)
+            inspect_cluster(client, WHERE)
+            client.forward_logging("engine")
+            yield client
+
+
+def cluster_description(spec: ClusterSpec, name: str) -> dict[str, Any]:
+    """Describe the ``DaskCluster`` that the operator is to make.
+
+    Parameters
+    ----------
+    spec : ClusterSpec
+        With an image and the memory of a worker.
+    name : str
+        Name of the cluster.
+
+    Raises
+    ------
+    ResourceError
+        If a variable is to be passed on that this process does not have.
+    """
+    settings = spec.settings
+    clusters = require("dask_kubernetes.operator", "kubernetes")
+    described: dict[str, Any] = clusters.make_cluster_spec(
+        name=name,
+        image=settings.image,
+        n_workers=settings.workers or settings.adapt_min,
+        env=server_environment(settings),
+        idle_timeout=int(settings.idle_timeout_s),
+        # No `dask-worker` any more, which is what the operator's client would write.
+        worker_command=["dask", "worker", "--nthreads", str(spec.threads), "--memory-limit", "0"],
+    )
+    parts = described["spec"]
+    scheduler = parts["scheduler"]["spec"]
+    scheduler["containers"][0]["args"] = ["dask", "scheduler", "--host", "0.0.0.0"]
+    worker = parts["worker"]["spec"]
+    _fill(scheduler, settings, dict(_SCHEDULER), {})
+    limits = {"memory": f"{settings.worker_memory_gib}Gi"}
+    requests = limits | {"cpu": str(settings.worker_cores or 1)}
+    if settings.gpus:
+        limits |= {"nvidia.com/gpu": str(settings.gpus)}
+    _fill(worker, settings, requests, limits)
+    _tolerate(worker, settings)
+    return described
+
+
+def _fill(
+    pod: dict[str, Any],
+    settings: ClusterSettings,
+    requests: dict[str, str],
+    limits: dict[str, str],
+) -> None:
+    """Give a pod its size, its secrets and no rights that it does not need."""
+    container = pod["containers"][0]
+    container["resources"] = {"requests": requests, "limits": limits or dict(requests)}
+    container["securityContext"] = _SAFE
+    if settings.secret is not None:
+        container["envFrom"] = [{"secretRef": {"name": settings.secret}}]
+    pod |= _SAFE_POD
+    if settings.service_account is not None:
+        pod |= {"serviceAccountName": settings.service_account}
+        pod |= {"automountServiceAccountToken": True}
+
+
+def _tolerate(pod: dict[str, Any], settings: ClusterSettings) -> None:
+    """Let workers run on nodes that are tainted for GPUs, or as preemptible."""
+    tainted = ["nvidia.com/gpu"] if settings.gpus else []
+    if settings.spot:
+        # Of GKE and AKS; EKS and Karpenter have none unless an administrator chose one.
+        tainted += ["cloud.google.com/gke-spot", "kubernetes.azure.com/scalesetpriority"]
+    pod["tolerations"] = [
+        {"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in tainted
+    ]
+
+
+@contextmanager
+def _removed(name: str, settings: ClusterSettings) -> Iterator[None]:
+    """Remove a cluster when the block ends, unless it is to be left or was there before."""
+    try:
+        yield
+    except BaseException:
+        if settings.name is None or not settings.leave:
+            _remove(name, settings)
+        raise
+    if settings.leave:
+        _LOG.warning("cluster %s is left; it ends after %g s", name, settings.idle_timeout_s)
+    else:
+        _remove(name, settings)
+
+
+def _remove(name: str, settings: ClusterSettings) -> None:
+    kr8s = require("kr8s", "kubernetes")
+    try:
+        api = kr8s.api(namespace=settings.namespace)
+        for found in kr8s.get(KIND, name, namespace=api.namespace, api=api):
+            found.delete()
+            found.wait("delete", timeout=_REMOVE_S)
+    except Exception:
+        # Whatever it is: it must not hide why the run ends, and the idle timeout is set.
+        _LOG.exception("cluster %s could not be removed", name)
+
+
+def _check_namespace(kr8s: Any, api: Any) -> None:  # noqa: ANN401
+    """Refuse a namespace that is not there, where we may look."""
+    try:
+        list(kr8s.get("namespaces", api.namespace, api=api))
+    except kr8s.ServerError as err:
+        if err.response is None or err.response.status_code != 403:
+            raise
+
+
+def _new_name() -> str:
+    return f"tilewright-{uuid4().hex[:8]}"
+
+
+def _refused(err: BaseException) -> ResourceError:
+    return ResourceError(
+        where=WHERE,
+        expected="a Kubernetes cluster with the Dask operator that takes the request",
+        found=f"{type(err).__name__}: {err}".strip(": "),
+        remedy="Check KUBECONFIG, the namespace and its quota, your rights (kubectl auth can-i "
+        "create daskclusters) and the operator (https://kubernetes.dask.org).",
+    )
