@@ -24,26 +24,32 @@ from engine.tasks import compute
 from tiling import Box, Region
 with open(sys.argv[1], "rb") as file:
     job = pickle.load(file)
-whole = Region((), job.frame.bounds)
-compute(job, job.statistics_pass("statistics"), whole)
-save_levels(job, freeze(job, [whole]))
+first = job.statistics_pass("statistics")
+for cell in first.grid:
+    compute(job, first, cell)
+save_levels(job, freeze(job, list(first.grid)))
 create_arrays(job)
-compute(job, job.passes()[0], Region((), Box((512, 512), (2560, 2560))))
+part = Region((), Box((512, 512), (2560, 2560)))
+for step in job.passes():
+    if step.kind in ("regions", "repair"):
+        compute(job, step, part)
 sys.stdout.write(str(resident_peak()))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("over", ["image", "local"])
+@pytest.mark.parametrize(
+    ("recipe", "over"), [("nuclei", "image"), ("nuclei", "local"), ("mitochondria", "image")]
+)
 def test_a_worker_stays_within_what_was_projected(
-    tmp_path: Path, nuclei: np.ndarray, over: str
+    tmp_path: Path, nuclei: np.ndarray, recipe: str, over: str
 ) -> None:
     image = save_image(tmp_path / "image.ome.zarr", np.tile(nuclei, (6, 6)))
     words = ["storage.chunk=256", "storage.shard=512", "resources.workers=1"]
     words += [f"normalise.over={over}", "resources.region=2048"]
     if over == "local":
         words += ["normalise.cell=512"]
-    plan = make_plan(str(image), tmp_path / "OUT.ome.zarr", load_settings("nuclei", words))
+    plan = make_plan(str(image), tmp_path / "OUT.ome.zarr", load_settings(recipe, words))
     (tmp_path / "job").write_bytes(pickle.dumps(plan.job))
     done = subprocess.run(
         [sys.executable, "-c", WORKER, str(tmp_path / "job")],
