@@ -160,7 +160,7 @@ def measure_memory(case: Case, role: str) -> dict[str, int]:
     """Peak of one stage and its projection; networks are loaded and have run before."""
     if role == "memory of inpaint":
         warm(case)
-        given: dict[str, Raster] = case.given("all")
+        given: dict[str, Raster] = case.given("aligned")
         wanted = {"classes": case.frame.bounds}
         found = peak(lambda: case.inpaint(given))
         return {"bytes": found, "projected": case.stage.memory(wanted)}
