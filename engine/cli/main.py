@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 import signal
 import sys
 import time
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,18 +14,20 @@ from rich.console import Console
 from rich.markup import escape
 
 from engine.cli import train
-from engine.cli.batch import batch, show_batch
+from engine.cli.batch import batch
 from engine.cli.phantom import phantom
 from engine.cli.progress import CheckProgress, TerminalProgress
-from engine.cli.show import (
-    show_class_scores,
-    show_outcome,
-    show_plan,
-    show_sample,
-    show_scores,
-    show_verification,
+from engine.cli.results import (
+    Within,
+    evaluate,
+    export,
+    parse_box,
+    preview,
+    status,
+    verify,
 )
-from engine.errors import OutputError, RecipeError, TilewrightError
+from engine.cli.show import show_outcome, show_plan, show_sample
+from engine.errors import TilewrightError
 from engine.planning import STAGES, Wish, make_plan
 
 if TYPE_CHECKING:
@@ -45,6 +44,8 @@ app = typer.Typer(
 app.add_typer(train.app, name="train")
 app.command()(phantom)
 app.command()(batch)
+for _command in (status, verify, evaluate, preview, export):
+    app.command()(_command)
 
 OUT = Console(soft_wrap=True)
 ERR = Console(stderr=True, soft_wrap=True)
@@ -58,7 +59,6 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: 
 Region = Annotated[int | None, typer.Option(help="Side of a region in pixels.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
-Within = Annotated[str | None, typer.Option(help="Only a part of each plane: y0:y1,x0:x1.")]
 Restart = Annotated[bool, typer.Option(help="Make everything anew beside OUT, then replace it.")]
 Recompute = Annotated[
     str | None,
@@ -123,7 +123,7 @@ def plan(
     """Say what a run would do and cost; refuse what cannot be done."""
     settings = _settings(recipe, set_, region, workers, device)
     wish = Wish(restart, recompute)
-    prepared = _plan(image, out, settings, _box(within), wish, check)
+    prepared = _plan(image, out, settings, parse_box(within), wish, check)
     show_plan(OUT, prepared)
     if sample:
         from engine.sampling import measure
@@ -149,44 +149,9 @@ def run(
     """Run a recipe, or continue a run that stopped."""
     settings = _settings(recipe, set_, region, workers, device)
     wish = Wish(restart, recompute)
-    prepared = _plan(image, out, settings, _box(within), wish, check)
+    prepared = _plan(image, out, settings, parse_box(within), wish, check)
     show_plan(OUT, prepared)
     _execute(prepared, cluster)
-
-
-@app.command()
-def status(
-    out: Annotated[str, typer.Argument(help="OUT.ome.zarr, or the folder of a batch.")],
-) -> None:
-    """Say how far a run or a batch is, who works on it, what is missing and why."""
-    from engine.batch.document import read_document
-    from engine.report import show_status
-    from engine.store import Location
-
-    folder = Location.parse(out, OutputError)
-    document = read_document(folder)
-    if document is None:
-        show_status(OUT, out)
-    else:
-        show_batch(OUT, folder, document.rows.values())
-
-
-@app.command()
-def verify(
-    out: Annotated[str, typer.Argument(help="OUT.ome.zarr")],
-    repair: Annotated[bool, typer.Option(help="Mark what is wrong, to be computed again.")] = False,
-    check: Annotated[str, typer.Option(help="listing or bytes.")] = "bytes",
-) -> None:
-    """Compare every stored object with its record."""
-    from engine.api import verify as verify_result
-
-    with CheckProgress(OUT) as progress:
-        found = verify_result(
-            out, repair=repair, check=check, tell=progress.tell, listener=progress
-        )
-    show_verification(OUT, found)
-    if not found.clean:
-        raise typer.Exit(3)
 
 
 @app.command()
@@ -202,85 +167,6 @@ def recipes(
     for known in bundled_recipes():
         first = recipe_text(known).splitlines()[0].removeprefix("# ")
         OUT.print(f"{known:<16}{first}", highlight=False)
-
-
-@app.command()
-def evaluate(
-    pred: Annotated[str, typer.Argument(help="OUT, an OME-Zarr label image, TIFF or PNG.")],
-    truth: Annotated[str, typer.Argument(help="The same, with the truth.")],
-    classes: Annotated[
-        bool, typer.Option(help="Score the class map of OUT, not its objects.")
-    ] = False,
-    label: Annotated[
-        str | None, typer.Option(help="Label image of PRED, where there are several.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Score labels against truth: F1 and more over IoU, Dice, HD95; or Dice of classes."""
-    from engine.evaluation import Evaluation, evaluate_classes, evaluate_paths
-
-    if classes and label is not None:
-        raise RecipeError(
-            where="--label",
-            expected="nothing beside --classes, which names the label image itself",
-            found=label,
-            remedy="Leave one of them out.",
-        )
-    scores = (
-        evaluate_classes(pred, truth) if classes else evaluate_paths(pred, truth, pred_label=label)
-    )
-    if as_json:
-        sys.stdout.write(json.dumps(scores.as_json(), indent=2) + "\n")
-    elif isinstance(scores, Evaluation):
-        show_scores(OUT, scores)
-    else:
-        show_class_scores(OUT, scores)
-
-
-@app.command()
-def preview(
-    out: Annotated[str, typer.Argument(help="OUT.ome.zarr")],
-    png: Annotated[Path, typer.Argument(help="Picture to write.")],
-    level: Annotated[int | None, typer.Option(help="Resolution level of the labels.")] = None,
-    within: Within = None,
-    labels: Annotated[
-        str | None, typer.Option(help="Label image, where there are several.")
-    ] = None,
-    plane: Annotated[
-        str | None, typer.Option(help="Index on every axis before y and x, such as 0 or 0,3.")
-    ] = None,
-    suspects: Annotated[bool, typer.Option(help="Show what is flagged, all else pale.")] = False,
-    maps: Annotated[
-        bool, typer.Option(help="Show every map and label image, side by side.")
-    ] = False,
-) -> None:
-    """Draw the labels over the image."""
-    from engine.drawing import View, draw_panels, draw_preview
-
-    if maps and (labels or suspects):
-        raise RecipeError(
-            where="--maps",
-            expected="neither --labels nor --suspects beside it",
-            found="--labels" if labels else "--suspects",
-            remedy="Make two pictures.",
-        )
-    view = View(level, _box(within), _plane(plane))
-    if maps:
-        shown = draw_panels(out, png, view)
-    else:
-        shown = draw_preview(out, png, view, labels=labels, suspects=suspects)
-    OUT.print(f"{png}: {shown}", highlight=False)
-
-
-@app.command()
-def export(
-    out: Annotated[str, typer.Argument(help="OUT.ome.zarr")],
-    file: Annotated[Path, typer.Argument(help="FILE.geojson for QuPath, or FILE.csv.")],
-) -> None:
-    """Write the list of suspects, to be looked at elsewhere."""
-    from engine.review import export_suspects
-
-    OUT.print(f"{file}: {export_suspects(out, file)} suspects", highlight=False)
 
 
 def main() -> None:
@@ -369,39 +255,6 @@ def _settings(
     options = {"region": region, "workers": workers, "device": device}
     chosen = [f"resources.{name}={value}" for name, value in options.items() if value is not None]
     return load_settings(recipe, [*(overrides or []), *chosen])
-
-
-def _box(text: str | None) -> Box | None:
-    """Box of ``y0:y1,x0:x1``."""
-    if text is None:
-        return None
-    from tiling import Box
-
-    match = re.fullmatch(r"(\d+):(\d+),(\d+):(\d+)", text.strip())
-    if not match or int(match[1]) >= int(match[2]) or int(match[3]) >= int(match[4]):
-        raise RecipeError(
-            where=f"--within {text}",
-            expected="y0:y1,x0:x1 in pixels, such as 0:2048,4096:8192",
-            found=f"'{text}'",
-            remedy="Give the first pixel and one past the last on both axes.",
-        )
-    y0, y1, x0, x1 = (int(n) for n in match.groups())
-    return Box((y0, x0), (y1, x1))
-
-
-def _plane(text: str | None) -> tuple[int, ...] | None:
-    """Read the index of a plane."""
-    if text is None:
-        return None
-    words = text.split(",")
-    if not all(word.strip().isdigit() for word in words):
-        raise RecipeError(
-            where=f"--plane {text}",
-            expected="indices such as 0 or 0,3",
-            found=text,
-            remedy="Give one for each axis before y and x.",
-        )
-    return tuple(int(word) for word in words)
 
 
 def _stop(signum: int, frame: object) -> None:
