@@ -41,6 +41,14 @@ def flags(
     min_votes: Annotated[
         str, typer.Option(help="Shares of the defenses; 0 for one vote.")
     ] = _text_of(MIN_VOTES),
+    min_votes_missing: Annotated[
+        str | None, typer.Option(help="The same for what only defenses show; else as --min-votes.")
+    ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(help="Settings that a sampler (Optuna) tries between the ends of the lists."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the sampler.")] = 0,
     precision: Annotated[
         float, typer.Option(help="Share of flags that are right, for the second choice.")
     ] = 0.73,
@@ -48,7 +56,8 @@ def flags(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Find the settings of flags that help most; they are for --set and for a recipe."""
-    from engine.training.flags import document, search_flags
+    from engine.training.flag_document import document
+    from engine.training.flags import search_flags
 
     _check_out(out)
     if not 0 < precision <= 1:
@@ -67,6 +76,13 @@ def flags(
         taus=_numbers("--taus", taus),
         merges=_numbers("--rs", rs),
         min_votes=_numbers("--min-votes", min_votes),
+        min_votes_missing=(
+            None
+            if min_votes_missing is None
+            else _numbers("--min-votes-missing", min_votes_missing)
+        ),
+        trials=trials,
+        seed=seed,
         device=device,
     )
     choice = search_flags(options, _show)
@@ -116,11 +132,11 @@ def _show(done: int, total: int) -> None:
 
 def _print(choice: FlagChoice, precision: float) -> None:
     """Print the best settings and what they are worth."""
-    from engine.training.flags import most_right
+    from engine.training.flag_document import most_right
 
     head = f"{choice.counted} of {choice.images} images are below F1 0.95 and decide"
     lines = [f"{head}; their mean F1 without flags is {choice.before:.4f}", ""]
-    lines.append("    X    tau      R  min_votes  objective  precision  right  wrong")
+    lines.append("    X    tau      R  min_votes  missing  objective  precision  right  wrong")
     ranked = sorted(choice.rows, key=lambda row: -row.objective)
     lines += map(_line, ranked[:SHOWN])
     best, precise = choice.best, most_right(choice.rows, precision)
@@ -133,7 +149,8 @@ def _print(choice: FlagChoice, precision: float) -> None:
     OUT.print("\n".join(lines), highlight=False)
     for name, row in (("precise", precise), ("best", best)):
         if row is not None:
-            chosen = (f"--set {key}={value:g}" for key, value in row.setting.overrides().items())
+            values = row.setting.overrides().items()
+            chosen = (f"--set {key}={_word(value, 'null')}" for key, value in values)
             OUT.print(f"[bold]{name:8}[/bold]{' '.join(chosen)}", highlight=False)
 
 
@@ -141,9 +158,15 @@ def _line(row: FlagRow) -> str:
     """One row of the table."""
     at, right, wrong = row.setting, row.fp_right + row.fn_right, row.fp_wrong + row.fn_wrong
     return (
-        f"{at.strength:5g}{at.tau:7g}{at.merge:7g}{at.min_votes:11g}{row.objective:11.4f}"
+        f"{at.strength:5g}{at.tau:7.4g}{at.merge:7.3g}{at.min_votes:11.3g}"
+        f"{_word(at.min_votes_missing, 'same', '.3g'):>9}{row.objective:11.4f}"
         f"{row.precision:11.2f}{right:7}{wrong:7}"
     )
+
+
+def _word(value: float | None, absent: str, form: str = "g") -> str:
+    """Write a number, or what stands for none."""
+    return absent if value is None else format(value, form)
 
 
 def _text(document: dict[str, Any], out: Path) -> str:

@@ -123,10 +123,11 @@ class Voted:
     votes: np.ndarray
     hit: np.ndarray
 
-    def counts(self, needed: int) -> Counts:
-        """Judge the flags that get at least `needed` votes."""
+    def counts(self, needed: int, needed_missing: int | None = None) -> Counts:
+        """Judge the flags that get at least `needed` votes; candidates their own number."""
         partner, truths = self.judged.partner, self.judged.truths
-        flagged, shown = self.against >= needed, self.hit[self.votes >= needed]
+        least = needed if needed_missing is None else needed_missing
+        flagged, shown = self.against >= needed, self.hit[self.votes >= least]
         added = np.concatenate([partner, shown])
         return Counts(
             fp_right=int((flagged & (partner == 0)).sum()),

@@ -7,9 +7,8 @@ network sees each image and defense once per strength; the rest is swept on what
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from engine.networks.model_folder import ModelFolder, open_model
 from engine.training.data import Sample, find_pairs, read_samples
 from engine.training.flag_judging import Judged, Voted, judge
 from engine.training.flag_options import FlagOptions, FlagSetting
+from engine.training.flag_trials import propose, sampler
 from engine.training.flag_variants import Segmenter, bank_changes
 
 #: Images that are better than this have nothing to gain and do not count (the paper's limit).
@@ -65,13 +65,14 @@ class FlagChoice:
     Parameters
     ----------
     best : FlagRow
-        The first with the highest objective, in the order of the options.
+        The first with the highest objective, in the order of the options or of the trials.
     before : float
         Mean F1 of the same images without flags, to be held against the objective.
     rows : tuple of FlagRow
         Every setting.
     average_precision : dict of (float, float) to float
-        By strength and tau: of false-positive flags, over the number of votes.
+        By strength and tau, those of the options and of `best`: of false-positive flags, over the
+        number of votes.
     images, counted : int
         Images in all, and those below `GOOD_F1`.
     model_sha256, bank_sha256 : str
@@ -108,12 +109,16 @@ def search_flags(options: FlagOptions, on_image: Callable[[int, int], None]) -> 
         If images, labels, model and bank do not fit, or no image is below `GOOD_F1`.
     ModelError
         If the model cannot be used.
+    ResourceError
+        If trials are asked for and Optuna is not installed.
 
     Notes
     -----
-    The paper searches X, tau and R with one vote sufficing. The share of votes is ours and is
-    searched along with them by the same objective. Every combination is tried.
+    The paper searches X, tau and R with one vote sufficing. The shares of votes are ours and are
+    searched along with them by the same objective. Every combination is tried, or as many trials
+    of a sampler as are asked for; both see the network's answers once per strength.
     """
+    study = None if options.trials is None else sampler(options)
     model, bank, samples = _open(options)
     device = choose_device(options.device)
     segmenter = Segmenter(model, Launch(device, choose_precision("auto", device), 1))
@@ -129,13 +134,15 @@ def search_flags(options: FlagOptions, on_image: Callable[[int, int], None]) -> 
             where=str(options.images), expected=f"an image with F1 below {GOOD_F1} at IoU 0.5",
             found=f"none among {len(samples)}", remedy="Give images on which the model errs.",
         )  # fmt: skip
-    rows = tuple(_sweep(by_strength, options, len(bank)))
+    if study is None:
+        rows = tuple(_sweep(by_strength, options, len(bank)))
+    else:
+        rows = tuple(_trials(study, by_strength, options, len(bank)))
+    best = max(rows, key=lambda row: row.objective)
+    points = [*product(by_strength, options.taus), (best.setting.strength, best.setting.tau)]
     return FlagChoice(
-        max(rows, key=lambda row: row.objective), float(np.mean(poor)), rows,
-        {
-            (x, tau): average_precision(*_votes(judged, tau))
-            for (x, judged), tau in product(by_strength.items(), options.taus)
-        },
+        best, float(np.mean(poor)), rows,
+        {(x, tau): average_precision(*_votes(by_strength[x], tau)) for x, tau in points},
         len(samples), len(poor), model.sha256, bank.sha256,
     )  # fmt: skip
 
@@ -169,61 +176,6 @@ def average_precision(votes: np.ndarray, right: np.ndarray) -> float:
         area += (found - before) * found / int(flagged.sum())
         before = found
     return float(area / total) if total else 0.0
-
-
-def most_right(rows: Sequence[FlagRow], precision: float) -> FlagRow | None:
-    """Find the setting that finds most among those that are right often enough.
-
-    Parameters
-    ----------
-    rows : sequence of FlagRow
-        Settings.
-    precision : float
-        Least share of all flags that are right.
-
-    Returns
-    -------
-    FlagRow or None
-        The first with the most right flags; None where no setting is so precise. Ours: a list to
-        look at wants precision, which F1 after heeding the flags says little about.
-    """
-    good = [row for row in rows if row.precision >= precision > 0]
-    return max(good, key=lambda row: row.fp_right + row.fn_right, default=None)
-
-
-def document(choice: FlagChoice, precision: float) -> dict[str, Any]:
-    """Put a choice into words and numbers for JSON or YAML.
-
-    Parameters
-    ----------
-    choice : FlagChoice
-        Of `search_flags`.
-    precision : float
-        Of ``precise``, see `most_right`.
-
-    Returns
-    -------
-    dict
-        ``settings`` by the names that ``--set`` takes, what they are worth, and the whole table.
-    """
-    best, precise = choice.best, most_right(choice.rows, precision)
-    return {
-        "settings": best.setting.overrides(),
-        "model_sha256": choice.model_sha256,
-        "bank_sha256": choice.bank_sha256,
-        "images": choice.images,
-        "images_below_0.95": choice.counted,
-        "f1_before": choice.before,
-        "objective": best.objective,
-        "precision": best.precision,
-        "precise": None if precise is None else precise.setting.overrides(),
-        "average_precision": [
-            {"strength": x, "tau": tau, "value": value}
-            for (x, tau), value in choice.average_precision.items()
-        ],
-        "columns": [*FlagSetting.__slots__, *FlagRow.__slots__[1:]],
-        "rows": [[*asdict(row.setting).values(), *astuple(row)[1:]] for row in choice.rows],
-    }
 
 
 def _open(options: FlagOptions) -> tuple[ModelFolder, DefenseBank, tuple[Sample, ...]]:
@@ -260,16 +212,34 @@ def _sweep(
     by_strength: dict[float, list[Judged]], options: FlagOptions, total: int
 ) -> Iterator[FlagRow]:
     """Try every combination."""
+    shares = list(product(options.min_votes, options.min_votes_missing or (None,)))
     for (x, judged), tau, merge in product(by_strength.items(), options.taus, options.merges):
         voted = [one.vote(tau, share_of(merge), options.fn_max_covered) for one in judged]
-        for min_votes in options.min_votes:
-            needed = votes_needed(total, min_votes)
-            yield _row(voted, needed, FlagSetting(x, tau, merge, min_votes))
+        for share, missing in shares:
+            yield _row(voted, total, FlagSetting(x, tau, merge, share, missing))
 
 
-def _row(voted: Sequence[Voted], needed: int, setting: FlagSetting) -> FlagRow:
+def _trials(
+    study: object, by_strength: dict[float, list[Judged]], options: FlagOptions, total: int
+) -> list[FlagRow]:
+    """Try what a sampler proposes."""
+    rows: list[FlagRow] = []
+
+    def worth(at: FlagSetting) -> float:
+        share, covered = share_of(at.merge), options.fn_max_covered
+        voted = [one.vote(at.tau, share, covered) for one in by_strength[at.strength]]
+        rows.append(_row(voted, total, at))
+        return rows[-1].objective
+
+    propose(study, options, worth)
+    return rows
+
+
+def _row(voted: Sequence[Voted], total: int, setting: FlagSetting) -> FlagRow:
     """Judge one setting over all images."""
-    counts = [one.counts(needed) for one in voted]
+    needed, share = votes_needed(total, setting.min_votes), setting.min_votes_missing
+    missing = needed if share is None else votes_needed(total, share)
+    counts = [one.counts(needed, missing) for one in voted]
     poor = [(c.f1_deleted + c.f1_added) / 2 for c in counts if c.f1 < GOOD_F1]
     return FlagRow(
         setting, float(np.mean(poor)),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from typer.testing import CliRunner
 
 from engine.cli.train_flags import flags
 from engine.device import Launch
-from engine.errors import InputError, OutputError, RecipeError
+from engine.errors import InputError, OutputError, RecipeError, ResourceError
 from engine.methods.defenses import Layout, evaluate
 from engine.methods.flag_extras import covered, merge_extras, share_of
 from engine.methods.flag_matching import compare, features
@@ -28,14 +30,13 @@ from engine.networks.defense_bank import DefenseBank, save_bank
 from engine.networks.model_folder import open_model
 from engine.networks.stardist import load_network
 from engine.training.data import normalise
+from engine.training.flag_document import document, most_right
 from engine.training.flag_judging import judge
 from engine.training.flag_options import FlagOptions, FlagSetting
 from engine.training.flag_variants import Segmenter, bank_changes
 from engine.training.flags import (
     FlagRow,
     average_precision,
-    document,
-    most_right,
     search_flags,
 )
 from engine.training.whole_image import find_objects, predict_maps
@@ -313,6 +314,62 @@ def test_the_search_finds_what_helps_most(folders: Path) -> None:
     assert len(text["rows"][0]) == len(text["columns"])
 
 
+def test_what_is_missing_takes_votes_of_its_own(folders: Path) -> None:
+    def rows(**changes: object) -> dict[FlagSetting, FlagRow]:
+        some = options(folders, strengths=(1.0,), taus=(5.0,), **changes)
+        return {row.setting: row for row in search_flags(some, lambda *_: None).rows}
+
+    one, both = rows(), rows(min_votes_missing=(0.0, 1.0))
+    assert len(both) == 2 * len(one)
+    few, all_of_them = (FlagSetting(1, 5, 1.7, share) for share in (0.0, 1.0))
+    apart = both[replace(few, min_votes_missing=1.0)]
+    assert (apart.fp_right, apart.fp_wrong) == (one[few].fp_right, one[few].fp_wrong)
+    assert (apart.fn_right, apart.fn_wrong) == (
+        one[all_of_them].fn_right,
+        one[all_of_them].fn_wrong,
+    )
+    assert one[few].fn_right + one[few].fn_wrong > apart.fn_right + apart.fn_wrong
+    assert one[few].fp_right + one[few].fp_wrong > one[all_of_them].fp_right
+
+
+def test_a_sampler_tries_between_the_ends_of_the_lists(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna")
+    seen: list[float] = []
+    segment = Segmenter.variants
+
+    def variants(self: Segmenter, *given: Any) -> list[StarObjects]:
+        seen.append(1)
+        return segment(self, *given)
+
+    monkeypatch.setattr(Segmenter, "variants", variants)
+    asked = options(folders, trials=12, merges=(1.0, 3.0))
+    choice = search_flags(asked, lambda *_: None)
+    assert len(seen) == 2 * 2  # images and strengths, whatever is tried
+    assert len(choice.rows) == 12
+    points = [row.setting for row in choice.rows]
+    assert {at.strength for at in points} <= {0.0, 1.0}
+    assert all(5 <= at.tau <= 15 and 1 <= at.merge <= 3 for at in points)
+    assert len({at.tau for at in points}) > 8
+    assert len({at.min_votes_missing for at in points}) > 8
+    assert any(at.min_votes != at.min_votes_missing for at in points)
+    best = choice.best
+    assert best.objective == max(row.objective for row in choice.rows)
+    assert (best.setting.strength, best.setting.tau) in choice.average_precision
+    assert search_flags(asked, lambda *_: None).rows == choice.rows
+    other = search_flags(replace(asked, seed=1), lambda *_: None)
+    assert other.rows != choice.rows
+
+
+def test_a_sampler_that_is_not_installed_is_told(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ResourceError, match=r"pip install 'tilewright\[tune\]'"):
+        search_flags(options(folders, trials=1), lambda *_: None)
+
+
 def test_the_most_right_flags_among_precise_settings() -> None:
     def row(right: int, wrong: int) -> FlagRow:
         return FlagRow(FlagSetting(0.5, 5, 1, right / 100), 0.9, right, wrong, 0, 0)
@@ -370,11 +427,17 @@ def test_images_without_errors_do_not_count(folders: Path) -> None:
     "changes",
     [
         {"strengths": (1.5,)}, {"strengths": ()}, {"taus": (-1.0,)}, {"taus": (float("inf"),)},
-        {"merges": (float("nan"),)}, {"min_votes": (2.0,)},
+        {"merges": (float("nan"),)}, {"min_votes": (2.0,)}, {"min_votes_missing": (-0.1,)},
     ],
 )  # fmt: skip
 def test_numbers_out_of_range_are_refused(tmp_path: Path, changes: dict[str, object]) -> None:
     with pytest.raises(RecipeError, match="numbers"):
+        FlagOptions(MODEL, "some", tmp_path, tmp_path, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("changes", [{"trials": 0}, {"seed": -1}])
+def test_counts_out_of_range_are_refused(tmp_path: Path, changes: dict[str, int]) -> None:
+    with pytest.raises(RecipeError, match=">="):
         FlagOptions(MODEL, "some", tmp_path, tmp_path, **changes)  # type: ignore[arg-type]
 
 
@@ -408,9 +471,24 @@ def test_the_command_prints_and_writes_settings(
     found = read(out.read_text())
     assert set(found["settings"]) == {
         "flags.strength", "flags.tau", "flags.merge", "flags.min_votes",
+        "flags.min_votes_missing",
     }  # fmt: skip
+    assert found["settings"].pop("flags.min_votes_missing") is None
+    assert "--set flags.min_votes_missing=null" in done.output
     for name, value in found["settings"].items():
         assert f"--set {name}={value:g}" in done.output
+
+
+def test_the_command_tries_what_a_sampler_proposes(folders: Path, command: typer.Typer) -> None:
+    pytest.importorskip("optuna")
+    words = arguments(folders, "--trials", "5", "--min-votes-missing", "0.4,0.6", "--seed", "3")
+    done = CliRunner().invoke(command, [*words, "--out", str(folders / "found.json")])
+    assert done.exit_code == 0, done.output
+    found = json.loads((folders / "found.json").read_text())
+    assert len(found["rows"]) == 5
+    assert 0.4 <= found["settings"]["flags.min_votes_missing"] <= 0.6
+    for name, value in found["settings"].items():
+        assert f"--set {name}={value}" in done.output.replace("=1 ", "=1.0 ")
 
 
 @pytest.mark.parametrize(
