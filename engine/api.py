@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Literal
 from engine.device import Launch
 from engine.errors import InputError, OutputError, RecipeError, ResourceError
 from engine.planning import Wish, make_ingest_plan, make_plan, with_marks
-from engine.recipe import Resources, Storage, load_settings
+from engine.recipe import (
+    Resources,
+    Storage,
+    backend_of,
+    load_cluster_settings,
+    load_settings,
+    with_cluster,
+)
 from engine.store import Location
 
 if TYPE_CHECKING:
@@ -18,7 +25,7 @@ if TYPE_CHECKING:
     from engine.evaluation import Evaluation
     from engine.evaluation.labels import LabelArray
     from engine.planning import Job, Plan
-    from engine.recipe import Settings
+    from engine.recipe import ClusterSettings, Settings
     from engine.running import Listener, Outcome
     from engine.verifying import Verification
     from tiling import Box
@@ -55,6 +62,8 @@ def plan(
     restart: bool = False,
     recompute: str | None = None,
     check: Check = "records",
+    cluster: str = "local",
+    cluster_set: Sequence[str] = (),
 ) -> Plan:
     """Say what a run would do and cost; writes nothing.
 
@@ -79,6 +88,8 @@ def plan(
     check : {'records', 'listing', 'bytes'}
         How closely what stands is looked at: trust the records; ask the store for every object,
         of the image too; or decode all of them.
+    cluster, cluster_set
+        As in `run`: how many workers with how much memory are planned for.
 
     Returns
     -------
@@ -108,6 +119,9 @@ def plan(
         settings = recipe
     wish = Wish(restart, recompute)
     trust = check == "records"
+    known = load_cluster_settings(cluster, cluster_set, settings.resources.workers)
+    resources = with_cluster(settings.resources, known)
+    settings = settings.model_copy(update={"resources": resources})
     prepared = make_plan(str(image), out, settings, within, wish, trust_input=trust)
     return checked(prepared, check)
 
@@ -162,6 +176,7 @@ def run(
     recompute: str | None = None,
     check: Check = "records",
     cluster: str = "local",
+    cluster_set: Sequence[str] = (),
     listener: Listener | None = None,
 ) -> Outcome:
     """Run a recipe on an image, or continue where it stopped.
@@ -171,7 +186,10 @@ def run(
     image, out, recipe, overrides, within, restart, recompute, check
         As in `plan`.
     cluster : str
-        "local" starts worker processes here; else the address of a Dask scheduler.
+        "local" starts worker processes here; "gateway", "kubernetes" and "slurm" have a server
+        start them; else the address of a Dask scheduler.
+    cluster_set : sequence of str
+        Settings of the cluster such as ``"workers=8"``; see `engine.recipe.ClusterSettings`.
     listener : Listener or None
         Is told of progress.
 
@@ -199,25 +217,33 @@ def run(
         restart=restart,
         recompute=recompute,
         check=check,
+        cluster=cluster,
+        cluster_set=cluster_set,
     )
-    return run_plan(prepared, cluster, listener)
+    known = load_cluster_settings(cluster, cluster_set, prepared.resources.workers)
+    return run_plan(prepared, cluster, listener, known)
 
 
-def run_plan(prepared: Plan, cluster: str, listener: Listener | None = None) -> Outcome:
+def run_plan(
+    prepared: Plan,
+    cluster: str,
+    listener: Listener | None = None,
+    cluster_settings: ClusterSettings | None = None,
+) -> Outcome:
     """Run a plan that was already made; see `run`."""
     from engine.running import execute  # planning needs no scheduler
 
     check_networks(prepared, cluster)
+    if backend_of(cluster) == "address" and prepared.resources.workers is not None:
+        raise RecipeError(
+            where="--workers",
+            expected="none with --cluster tcp://, whose workers are there already",
+            found=str(prepared.resources.workers),
+            remedy="Start as many workers as wanted, or use --cluster local.",
+        )
     if cluster != "local":
-        if prepared.resources.workers is not None:
-            raise RecipeError(
-                where="--workers",
-                expected="none with --cluster, whose workers are there already",
-                found=str(prepared.resources.workers),
-                remedy="Start as many workers as wanted, or use --cluster local.",
-            )
-        _check_cluster(cluster)
-    return execute(prepared, cluster, listener or Silent())
+        _check_cluster(prepared, cluster, cluster_settings)
+    return execute(prepared, cluster, listener or Silent(), cluster_settings)
 
 
 def check_networks(prepared: Plan, cluster: str) -> None:
@@ -280,6 +306,7 @@ def ingest(
     resources: Resources | None = None,
     overwrite: bool = False,
     cluster: str = "local",
+    cluster_set: Sequence[str] = (),
     listener: Listener | None = None,
 ) -> Outcome:
     """Copy a foreign image into OME-Zarr 0.5, or continue a copy that stopped.
@@ -299,7 +326,7 @@ def ingest(
     overwrite : bool
         Make the image anew beside one that an ingest made there before, and replace that when
         the new one is complete.
-    cluster, listener
+    cluster, cluster_set, listener
         As in `run`.
 
     Returns
@@ -311,8 +338,11 @@ def ingest(
     RefusedError
         If the source cannot be taken; nothing is written then.
     """
-    prepared = plan_ingest(source, dest, pixel_size_um, storage, resources, overwrite=overwrite)
-    return run_plan(prepared, cluster, listener)
+    given = resources or Resources()
+    known = load_cluster_settings(cluster, cluster_set, given.workers)
+    given = with_cluster(given, known)
+    prepared = plan_ingest(source, dest, pixel_size_um, storage, given, overwrite=overwrite)
+    return run_plan(prepared, cluster, listener, known)
 
 
 def plan_ingest(
@@ -335,12 +365,12 @@ def plan_ingest(
     )
 
 
-def _check_cluster(address: str) -> None:
-    """Refuse an address at which nobody answers, before the run leaves its first trace."""
-    from engine.cluster import ClusterSpec, open_cluster  # planning needs no scheduler
+def _check_cluster(prepared: Plan, address: str, settings: ClusterSettings | None) -> None:
+    """Refuse what cannot be reached or is out of limits, before the run leaves its first trace."""
+    from engine.cluster import check_cluster  # planning needs no scheduler
+    from engine.running.execution import cluster_spec
 
-    with open_cluster(ClusterSpec(address, workers=1, threads=1)):
-        pass
+    check_cluster(cluster_spec(prepared, address, settings), prepared.job)
 
 
 def verify(

@@ -92,6 +92,15 @@ def cores() -> int:
     return count
 
 
+def visible_gpus() -> tuple[str, ...]:
+    """GPUs that this process may use, by the names that ``CUDA_VISIBLE_DEVICES`` takes."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return tuple(word.strip() for word in named.split(",") if word.strip())
+    folder = PROC / "driver" / "nvidia" / "gpus"
+    return tuple(str(k) for k, _ in enumerate(folder.iterdir())) if folder.is_dir() else ()
+
+
 def free_memory() -> int:
     """Bytes of memory that can be taken without swapping, and within the limit of a container.
 

@@ -6,7 +6,7 @@ import hashlib
 import platform
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -80,8 +80,8 @@ class Expected:
     networks: tuple[Network, ...] = ()
 
     @classmethod
-    def of(cls, job: Job | None) -> Expected:
-        """Expect what this process has, and the networks of a job."""
+    def of(cls, job: Job) -> Expected:
+        """Expect the versions that this process has, and the networks of a job."""
         return cls(tuple(versions(_EVERYWHERE + _ON_WORKERS).items()), _networks(job))
 
 
@@ -96,8 +96,7 @@ def complaints(expected: Expected) -> tuple[str, ...]:
     """
     if expected in _SOUND:
         return ()
-    names = tuple(name for name, _ in expected.versions if name not in ("python", "tilewright"))
-    found = [*_differences(dict(expected.versions), versions(names))]
+    found = _differences(dict(expected.versions))
     # Other code may not even know what the networks are.
     if not found:
         found = [wrong for network in expected.networks if (wrong := _lacks(network))]
@@ -116,7 +115,7 @@ def inspect_cluster(client: Client, where: str, job: Job | None = None) -> None:
     where : str
         The option that named it, for messages.
     job : Job or None
-        Whose networks the workers must have; None where only versions count.
+        Whose networks the workers must have; None where versions and code count.
 
     Raises
     ------
@@ -125,10 +124,12 @@ def inspect_cluster(client: Client, where: str, job: Job | None = None) -> None:
     ModelError
         If only files of networks are missing or different.
     """
-    ours = Expected.of(job)
-    scheduler = Expected(tuple(versions(_EVERYWHERE).items()))
+    code = {"code": _code()} if job is None else {}
+    scheduler = Expected(tuple((versions(_EVERYWHERE) | code).items()))
+    ours = versions(_EVERYWHERE + _ON_WORKERS) | code
+    networks = _networks(job) if job is not None else ()
     answers = {"the scheduler": _ask_scheduler(client, scheduler)}
-    workers = client.run(complaints, ours, on_error="return")
+    workers = client.run(complaints, Expected(tuple(ours.items()), networks), on_error="return")
     answers |= {f"worker {address}": answer for address, answer in workers.items()}
     bad = {who: _told(answer) for who, answer in answers.items() if answer != ()}
     if not bad:
@@ -148,11 +149,8 @@ def inspect_cluster(client: Client, where: str, job: Job | None = None) -> None:
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """Versions of Python, our own code and packages, as this process has them."""
-    found = {"python": ".".join(platform.python_version_tuple()[:2])}
-    found["tilewright"] = f"{_version('tilewright')} (code {_code()})"
-    # A build for another device is the same version: 2.13.0+cpu.
-    return found | {name: _version(name).partition("+")[0] for name in packages}
+    """Versions of Python, tilewright and packages, as this process has them."""
+    return {name: _version(name) for name in ("python", "tilewright", *packages)}
 
 
 def _ask_scheduler(client: Client, expected: Expected) -> object:
@@ -172,19 +170,17 @@ def _told(answer: object) -> tuple[str, ...]:
     return (f"no answer to be compared: {type(answer).__name__}: {answer}",)
 
 
-def _differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
-    """Versions that differ, in words."""
+def _differences(wanted: Mapping[str, str]) -> list[str]:
+    """Versions of this process that are not what is wanted, in words."""
     return [
-        f"{name} {theirs.get(name, 'none')} instead of {wanted}"
-        for name, wanted in ours.items()
-        if theirs.get(name) != wanted
+        f"{name} {found} instead of {version}"
+        for name, version in wanted.items()
+        if (found := _version(name)) != version
     ]
 
 
-def _networks(job: Job | None) -> tuple[Network, ...]:
+def _networks(job: Job) -> tuple[Network, ...]:
     """Files of all networks of a job."""
-    if job is None:
-        return ()
     found = []
     if job.model is not None:
         found.append(Network("model", job.model.path, job.model.sha256))
@@ -209,9 +205,15 @@ def _lacks(network: Network) -> str:
 
 
 def _version(name: str) -> str:
+    """Version of Python, of a package, or of our own code, in this process."""
+    if name == "python":
+        return ".".join(platform.python_version_tuple()[:2])
+    if name == "code":
+        return _code()
     try:
-        return version(name)
-    except PackageNotFoundError:
+        # A build for another device is the same version: 2.13.0+cpu.
+        return metadata.version(name).partition("+")[0]
+    except metadata.PackageNotFoundError:
         return "none"
 
 

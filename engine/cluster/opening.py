@@ -10,6 +10,7 @@ import dask
 from engine.cluster import gateway, kubernetes, slurm
 from engine.cluster.address import connect
 from engine.cluster.configuration import DASK_SETTINGS
+from engine.cluster.inspection import inspect_cluster
 from engine.cluster.local import start
 from engine.recipe import backend_of
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from engine.cluster.spec import ClusterSpec
+    from engine.planning import Job
     from engine.recipe.clusters import Backend
 
 _OPEN: dict[Backend, Callable[[ClusterSpec], AbstractContextManager[Client]]] = {
@@ -54,18 +56,25 @@ def open_cluster(spec: ClusterSpec) -> Iterator[Client]:
         yield client
 
 
-def check_cluster(spec: ClusterSpec) -> None:
+def check_cluster(spec: ClusterSpec, job: Job | None = None) -> None:
     """Refuse what can be known to fail before anything is started.
+
+    Parameters
+    ----------
+    spec : ClusterSpec
+        Which cluster.
+    job : Job or None
+        Whose networks workers that are there already must have.
 
     Raises
     ------
-    RecipeError, ResourceError
-        As `open_cluster`.
+    RecipeError, ResourceError, ModelError
+        As `open_cluster`; or if networks are missing.
     """
     backend = backend_of(spec.address)
     if backend in _CHECK:
         with dask.config.set(DASK_SETTINGS):
             _CHECK[backend](spec)
     elif backend == "address":
-        with open_cluster(spec):
-            pass
+        with open_cluster(spec) as client:
+            inspect_cluster(client, f"--cluster {spec.address}", job)

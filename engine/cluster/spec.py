@@ -23,8 +23,8 @@ class ClusterSpec:
     settings : ClusterSettings
         What else the cluster is told.
     gpus : tuple of str
-        GPUs of a local cluster, one for each worker, by the names that ``CUDA_VISIBLE_DEVICES``
-        takes; none where workers compute on the CPU.
+        GPUs of a local cluster, by the names that ``CUDA_VISIBLE_DEVICES`` takes; each worker
+        sees one. None where workers compute on the CPU.
     """
 
     address: str

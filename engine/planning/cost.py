@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.device import PROCESS_BYTES, cores, free_memory
+from engine.device import PROCESS_BYTES, cores, free_memory, visible_gpus
 from engine.errors import RecipeError, ResourceError
 from engine.planning.elements import BAND, CLASSES, INITIAL, LARGEST_DRAWN
 from engine.recipe import IdentityRecipe
@@ -217,7 +217,7 @@ def _fits(job: Job, resources: Resources) -> bool:
 
 
 def choose_workers(job: Job, resources: Resources) -> int:
-    """Worker processes: what was asked for, else one per core as far as memory allows.
+    """Worker processes: what was asked for, else one per core, or GPU, as far as memory allows.
 
     Raises
     ------
@@ -229,7 +229,9 @@ def choose_workers(job: Job, resources: Resources) -> int:
         _check_memory(job, resources, smallest, resources.workers)
         return resources.workers
     fit = memory_limit(resources) // worker_bytes(job, smallest, resources.threads)
-    return int(max(1, min(cores(), fit, _regions(job, smallest))))
+    on_gpus = job.launch is not None and job.launch.device == "cuda"
+    most = len(visible_gpus()) if on_gpus else cores()
+    return int(max(1, min(most, fit, _regions(job, smallest))))
 
 
 def memory_limit(resources: Resources) -> int:

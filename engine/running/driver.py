@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from engine.cluster import inspect_cluster
 from engine.errors import OutputError
 from engine.index import make_index, save_index
 from engine.joining import join_objects, save_joined
@@ -92,6 +93,8 @@ class Driver:
         """All waves in order; a later one waits while an earlier one has regions missing."""
         if not self._count():
             return self._incomplete()
+        if self._plan.pending:
+            self._cluster()
         self.made = True
         create_arrays(self._job)
         if not self._plan.choice.beside:
@@ -207,6 +210,7 @@ class Driver:
         """Cluster of this run, started when the first task needs it."""
         if self._client is None:
             self._client = self._open()
+            inspect_cluster(self._client, "--cluster", self._job)
             workers = len(self._client.nthreads())
             self._listener.cluster_started(self._client.dashboard_link, workers)
         return self._client

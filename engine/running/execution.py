@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.cluster import ClusterSpec, open_cluster
+from engine.cluster import ClusterSettings, ClusterSpec, open_cluster
+from engine.device import visible_gpus
 from engine.errors import (
     InputError,
     InterruptedRunError,
@@ -48,7 +49,12 @@ class SharedCluster:
     check: Callable[[], None]
 
 
-def execute(plan: Plan, cluster: str | SharedCluster, listener: Listener) -> Outcome:
+def execute(
+    plan: Plan,
+    cluster: str | SharedCluster,
+    listener: Listener,
+    settings: ClusterSettings | None = None,
+) -> Outcome:
     """Run a plan to its end, or as far as it goes.
 
     Parameters
@@ -56,9 +62,12 @@ def execute(plan: Plan, cluster: str | SharedCluster, listener: Listener) -> Out
     plan : Plan
         What to do; a run that stands in OUT is continued from its records.
     cluster : str or SharedCluster
-        "local", or the address of a scheduler; or what several runs share.
+        "local", "gateway", "kubernetes", "slurm" or the address of a scheduler; or what several
+        runs share.
     listener : Listener
         Is told of progress.
+    settings : ClusterSettings or None
+        What a cluster of this run alone is told.
 
     Returns
     -------
@@ -88,7 +97,7 @@ def execute(plan: Plan, cluster: str | SharedCluster, listener: Listener) -> Out
             stack.enter_context(_stopping(plan.job.out))
             stack.enter_context(log_to_folder(ledger.path("logs")))
             if isinstance(cluster, str):
-                cluster = _own_cluster(plan, cluster, stack)
+                cluster = _own_cluster(cluster_spec(plan, cluster, settings), stack)
             held = Held(journal, lease.epoch, _both(cluster.check, pulse.check))
             driver = Driver(plan, cluster.client, listener, held)
             try:
@@ -110,9 +119,21 @@ def execute(plan: Plan, cluster: str | SharedCluster, listener: Listener) -> Out
             _leave_no_trace(ledger, plan, fresh=fresh)
 
 
-def _own_cluster(plan: Plan, address: str, stack: ExitStack) -> SharedCluster:
+def cluster_spec(plan: Plan, address: str, settings: ClusterSettings | None) -> ClusterSpec:
+    """Cluster that a plan asks for."""
+    launch = plan.job.launch
+    here = address == "local" and launch is not None and launch.device == "cuda"
+    return ClusterSpec(
+        address,
+        plan.workers,
+        plan.resources.threads,
+        settings or ClusterSettings(),
+        visible_gpus() if here else (),
+    )
+
+
+def _own_cluster(spec: ClusterSpec, stack: ExitStack) -> SharedCluster:
     """Cluster of one run, which ends with `stack`."""
-    spec = ClusterSpec(address, plan.workers, plan.resources.threads)
     return SharedCluster(lambda: stack.enter_context(open_cluster(spec)), lambda: None)
 
 

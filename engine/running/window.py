@@ -25,6 +25,7 @@ from uuid import uuid4
 from distributed import CancelledError, get_worker
 from distributed.client import ClosedClientError
 
+from engine.cluster import Expected, complaints
 from engine.errors import StoppedRunError
 from engine.running.crew import ANSWER_S, Crew
 from engine.tasks import Receipt, Trouble, Unit, perform
@@ -69,6 +70,28 @@ class Given:
     attempts: int
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What all tasks of a window share beside the job.
+
+    Parameters
+    ----------
+    epoch : int
+        Under which records count.
+    most_deaths : int
+        Workers that a region may take down before it is given up.
+    doing : callable or None
+        What is done for a region; the pass's own where None.
+    expected : Expected
+        What a worker must have.
+    """
+
+    epoch: int
+    most_deaths: int
+    doing: Doing | None
+    expected: Expected
+
+
 @dataclass(frozen=True)
 class Window:
     """A window of tasks on a cluster.
@@ -105,7 +128,8 @@ class Window:
             If every further region would fail too: a full disk, a lost permission; or if the
             scheduler or all workers are gone.
         """
-        flight = _Flight(self, iter(units), Crew(self.client, self.job.out))
+        terms = Terms(self.epoch, self.retries, self.doing, Expected.of(self.job))
+        flight = _Flight(self, iter(units), Crew(self.client, self.job.out), terms)
         try:
             while flight.fill():
                 self.check()
@@ -130,6 +154,7 @@ class _Flight:
     window: Window
     units: Iterator[Unit]
     crew: Crew
+    terms: Terms
     flying: dict[str, tuple[_Try, Future[tuple[str, Receipt]]]] = field(default_factory=dict)
     waiting: list[tuple[float, int, _Try]] = field(default_factory=list)
     landed: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
@@ -180,9 +205,8 @@ class _Flight:
         elsewhere = self.crew.elsewhere(tried.avoid) if tried.avoid else []
         try:
             future = window.client.submit(
-                run_unit, window.job, tried.unit, window.epoch, tried.attempt, window.retries,
-                window.doing, key=key, pure=False, workers=elsewhere or None,
-                allow_other_workers=bool(elsewhere),
+                run_unit, window.job, tried.unit, self.terms, tried.attempt, key=key, pure=False,
+                workers=elsewhere or None, allow_other_workers=bool(elsewhere),
             )  # fmt: skip
         except ClosedClientError as err:
             raise self.crew.gone("the scheduler is gone") from err
@@ -255,11 +279,17 @@ def _came(unit: Unit, future: Future[tuple[str, Receipt]]) -> tuple[str, Receipt
     return came
 
 
-def run_unit(
-    job: Job, unit: Unit, epoch: int, attempt: int, most_deaths: int, doing: Doing | None
-) -> tuple[str, Receipt]:
-    """Do a unit on a worker; its address comes back with the receipt."""
-    return get_worker().address, perform(job, unit, epoch, attempt, most_deaths, doing)
+def run_unit(job: Job, unit: Unit, terms: Terms, attempt: int) -> tuple[str, Receipt]:
+    """Do a unit on a worker; its address comes back with the receipt.
+
+    A worker that came later than the others may be another one: it does nothing then.
+    """
+    address = get_worker().address
+    if wrong := complaints(terms.expected):
+        message = f"worker {address}: {'; '.join(wrong)}"
+        troubles = tuple(Trouble(region, message, fatal=False) for region in unit.regions)
+        return address, Receipt(troubles=troubles)
+    return address, perform(job, unit, terms.epoch, attempt, terms.most_deaths, terms.doing)
 
 
 def _stop(job: Job, trouble: Trouble) -> StoppedRunError:
