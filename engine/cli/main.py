@@ -32,7 +32,7 @@ from engine.planning import STAGES, Wish, make_plan
 
 if TYPE_CHECKING:
     from engine.planning import Plan
-    from engine.recipe import Settings
+    from engine.recipe import ClusterSettings, Settings
     from tiling import Box
 
 app = typer.Typer(
@@ -67,7 +67,16 @@ Recompute = Annotated[
 Check = Annotated[
     str, typer.Option(help="How closely to look at what stands: records, listing or bytes.")
 ]
-Cluster = Annotated[str, typer.Option(help="local, or a scheduler's address: tcp://host:8786.")]
+Cluster = Annotated[
+    str,
+    typer.Option(
+        help="local, gateway, kubernetes, slurm, or a scheduler's address: tcp://host:8786."
+    ),
+]
+ClusterSet = Annotated[
+    list[str] | None,
+    typer.Option("--cluster-set", help="A setting of the cluster: key=value."),
+]
 
 
 @app.callback()
@@ -88,6 +97,7 @@ def ingest(
     overwrite: Annotated[bool, typer.Option(help="Replace an image made by tilewright.")] = False,
     workers: Workers = None,
     cluster: Cluster = "local",
+    cluster_set: ClusterSet = None,
 ) -> None:
     """Copy a foreign image into OME-Zarr 0.5."""
     from engine.api import plan_ingest
@@ -98,11 +108,11 @@ def ingest(
         "storage": {"chunk": chunk, "shard": shard},
         "resources": {"workers": workers},
     }
-    settings = parse_settings(document, "options")
+    settings, asked = _on_cluster(parse_settings(document, "options"), cluster, cluster_set)
     plan = plan_ingest(
         source, dest, pixel_size, settings.storage, settings.resources, overwrite=overwrite
     )
-    _execute(plan, cluster)
+    _execute(plan, cluster, asked)
 
 
 @app.command()
@@ -118,10 +128,13 @@ def plan(
     restart: Restart = False,
     recompute: Recompute = None,
     check: Check = "records",
+    cluster: Cluster = "local",
+    cluster_set: ClusterSet = None,
     sample: Annotated[bool, typer.Option(help="Measure one region, to estimate the time.")] = False,
 ) -> None:
     """Say what a run would do and cost; refuse what cannot be done."""
     settings = _settings(recipe, set_, region, workers, device)
+    settings, _ = _on_cluster(settings, cluster, cluster_set)
     wish = Wish(restart, recompute)
     prepared = _plan(image, out, settings, parse_box(within), wish, check)
     show_plan(OUT, prepared)
@@ -145,13 +158,15 @@ def run(
     recompute: Recompute = None,
     check: Check = "records",
     cluster: Cluster = "local",
+    cluster_set: ClusterSet = None,
 ) -> None:
     """Run a recipe, or continue a run that stopped."""
     settings = _settings(recipe, set_, region, workers, device)
+    settings, asked = _on_cluster(settings, cluster, cluster_set)
     wish = Wish(restart, recompute)
     prepared = _plan(image, out, settings, parse_box(within), wish, check)
     show_plan(OUT, prepared)
-    _execute(prepared, cluster)
+    _execute(prepared, cluster, asked)
 
 
 @app.command()
@@ -231,15 +246,26 @@ def _plan(
         return checked(prepared, check, progress.tell)
 
 
-def _execute(prepared: Plan, cluster: str) -> None:
+def _execute(prepared: Plan, cluster: str, asked: ClusterSettings) -> None:
     """Run a plan with progress, and end with the code that says how it went."""
     from engine.api import run_plan
 
     with TerminalProgress(OUT, lambda: _STATE["asked"] is not None) as progress:
-        outcome = run_plan(prepared, cluster, progress)
+        outcome = run_plan(prepared, cluster, progress, asked)
     show_outcome(OUT, outcome)
     if not outcome.complete:
         raise typer.Exit(3)
+
+
+def _on_cluster(
+    settings: Settings, cluster: str, assignments: list[str] | None
+) -> tuple[Settings, ClusterSettings]:
+    """Recipe for workers as a cluster gives them, and what the cluster is told."""
+    from engine.recipe import load_cluster_settings, with_cluster
+
+    asked = load_cluster_settings(cluster, assignments or (), settings.resources.workers)
+    resources = with_cluster(settings.resources, asked)
+    return settings.model_copy(update={"resources": resources}), asked
 
 
 def _settings(

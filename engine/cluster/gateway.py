@@ -69,7 +69,7 @@ def start(spec: ClusterSpec) -> Iterator[Client]:
         _wait_for_scheduler(server, name, deadline)
         cluster = _told(lambda: server.connect(name, shutdown_on_close=False))
         try:
-            _scale(cluster, settings)
+            _scale(cluster, spec)
             with cluster.get_client(set_as_default=False) as client:
                 end_when_idle(client, settings.idle_timeout_s)
                 left = max(0.1, deadline - time.monotonic())
@@ -211,17 +211,18 @@ def _wait_for_scheduler(server: Any, name: str, deadline: float) -> None:  # noq
         time.sleep(_LOOK_EACH_S)
 
 
-def _scale(cluster: Any, settings: ClusterSettings) -> None:  # noqa: ANN401
+def _scale(cluster: Any, spec: ClusterSpec) -> None:  # noqa: ANN401
     """Ask for workers; fewer than asked for are a refusal, not a warning."""
     from dask_gateway.client import GatewayWarning  # the extra is there by now
 
+    settings = spec.settings
     with warnings.catch_warnings():
         warnings.simplefilter("error", GatewayWarning)
         try:
             if settings.adapt_min is not None:
                 _told(lambda: cluster.adapt(settings.adapt_min, settings.adapt_max))
-            elif settings.workers is not None:
-                _told(lambda: cluster.scale(settings.workers))
+            elif settings.workers is not None or settings.name is None:
+                _told(lambda: cluster.scale(settings.workers or spec.workers))
         except GatewayWarning as err:
             raise _refused(err, "Ask for fewer workers.") from err
 

@@ -130,7 +130,7 @@ def cluster_description(spec: ClusterSpec, name: str) -> dict[str, Any]:
     described: dict[str, Any] = clusters.make_cluster_spec(
         name=name,
         image=settings.image,
-        n_workers=settings.workers or settings.adapt_min,
+        n_workers=settings.workers or settings.adapt_min or spec.workers,
         env=server_environment(settings),
         idle_timeout=int(settings.idle_timeout_s),
         # No `dask-worker` any more, which is what the operator's client would write.

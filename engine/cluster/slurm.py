@@ -83,7 +83,7 @@ def start(spec: ClusterSpec) -> Iterator[Client]:
         if settings.adapt_min is not None:
             cluster.adapt(minimum=settings.adapt_min, maximum=settings.adapt_max)
         else:
-            cluster.scale(settings.workers)
+            cluster.scale(settings.workers or spec.workers)
         with Client(
             cluster, timeout=configuration.CONNECT_TIMEOUT_S, set_as_default=False
         ) as client:

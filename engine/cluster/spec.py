@@ -17,7 +17,8 @@ class ClusterSpec:
         "local", "gateway", "kubernetes" or "slurm"; or the address of a scheduler such as
         ``tcp://10.0.0.1:8786``.
     workers : int
-        Worker processes of a local cluster.
+        Worker processes of a local cluster, or of one that is started where its settings do not
+        say how many.
     threads : int
         Tasks that a worker works on at once, where it is started for this run.
     settings : ClusterSettings
