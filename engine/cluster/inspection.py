@@ -7,11 +7,10 @@ import platform
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import engine
-import tiling
 from engine.errors import ModelError, RefusedError, ResourceError
 from engine.networks.defense_bank import open_bank
 from engine.networks.ensemble import open_ensemble
@@ -221,8 +220,9 @@ def _version(name: str) -> str:
 def _code() -> str:
     """Digest of our own sources, as they were when this process was first asked."""
     digest = hashlib.sha256()
-    for package in (engine, tiling):
-        root = Path(str(package.__file__)).parent
+    for package in ("engine", "tiling"):
+        spec = find_spec(package)
+        root = Path(spec.origin).parent if spec and spec.origin else Path()
         for file in sorted(root.rglob("*.py")):
             digest.update(f"{file.relative_to(root).as_posix()}\n".encode())
             digest.update(file.read_bytes())

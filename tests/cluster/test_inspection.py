@@ -1,0 +1,107 @@
+"""Workers that are not as this process is: said before the first region, or passed over later."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import Command, commands_in
+from journeys import Runner, read, save_image
+from own_cluster import OwnCluster, kill_family, own_cluster
+
+from engine.api import Silent
+from engine.cluster import ClusterSpec, open_cluster
+from engine.errors import ResourceError
+from engine.networks.model_folder import open_model
+from engine.planning import make_plan
+from engine.recipe import load_settings
+from engine.running import execute
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+SETTINGS = ("storage.chunk=128", "storage.shard=256", "tiling.tile=256")
+SMALL = tuple(word for setting in SETTINGS for word in ("--set", setting))
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnCluster]:
+    with own_cluster(tmp_path_factory.mktemp("cluster"), workers=1) as found:
+        yield found
+
+
+@pytest.fixture
+def tilewright(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    return commands_in(tmp_path, monkeypatch, capsys)
+
+
+def other_torch(folder: Path) -> str:
+    """Path on which torch seems to be another version."""
+    place = folder / "site" / "torch-1.0.dist-info"
+    place.mkdir(parents=True)
+    (place / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 1.0\n")
+    return str(place.parent)
+
+
+#: A path that leads elsewhere in every process, as it does on another machine.
+MODEL = "/proc/self/cwd/mine"
+
+
+def test_a_worker_without_the_model_or_with_another(
+    cluster: OwnCluster, tilewright: Command, nuclei: np.ndarray
+) -> None:
+    save_image(Path("image.ome.zarr"), nuclei)
+    shutil.copytree(open_model("nuclei-fluo").path, "mine")
+    words = ("run", "image.ome.zarr", "OUT.ome.zarr", "--set", f"segment.model={MODEL}", *SMALL)
+    words = (*words, "--cluster", cluster.address)
+    tilewright(*words).refuses("worker tcp://", f"model '{MODEL}' cannot be read", "every worker")
+    theirs = Path(shutil.copytree("mine", cluster.folder / "mine"))
+    known = (theirs / "thresholds.json").read_bytes()
+    (theirs / "thresholds.json").write_text('{"prob": 0.7, "nms": 0.4}')
+    tilewright(*words).refuses("worker tcp://", f"model '{MODEL}' has other bytes than here")
+    (theirs / "thresholds.json").write_bytes(known)
+    assert tilewright(*words).code == 0
+
+
+def test_a_worker_of_another_version(cluster: OwnCluster, tmp_path: Path) -> None:
+    late = cluster.add_worker(PYTHONPATH=other_torch(tmp_path))
+    try:
+        cluster.wait_for_workers(2)
+        with (
+            pytest.raises(ResourceError, match=r"worker tcp.*torch 1\.0 instead of"),
+            open_cluster(ClusterSpec(cluster.address, 1, 1)),
+        ):
+            pass
+    finally:
+        kill_family(late)
+
+
+def test_one_that_comes_later_does_nothing(
+    cluster: OwnCluster, nuclei: np.ndarray, run_recipe: Runner, tmp_path: Path
+) -> None:
+    image = save_image(tmp_path / "image.ome.zarr", nuclei)
+    assert run_recipe(image, tmp_path / "here.ome.zarr", "segment.precision=float32").complete
+    settings = load_settings("nuclei", [*SETTINGS, "segment.precision=float32"])
+    plan = make_plan(str(image), tmp_path / "OUT.ome.zarr", settings)
+    late = []
+
+    class Joins(Silent):
+        """Has another worker join when the first region is done."""
+
+        def cluster_started(self, dashboard: str, workers: int) -> None:
+            assert workers == 1
+            late.append(cluster.add_worker(PYTHONPATH=other_torch(tmp_path)))
+            cluster.wait_for_workers(2)
+
+    try:
+        outcome = execute(plan, cluster.address, Joins())
+    finally:
+        kill_family(late[0])
+    assert outcome.complete
+    log = next((tmp_path / "OUT.ome.zarr/.tilewright/logs").iterdir()).read_text()
+    assert "torch 1.0 instead of" in log
+    name = "labels/nuclei/0"
+    ours, theirs = (read(tmp_path / f"{k}.ome.zarr", name) for k in ("here", "OUT"))
+    assert np.array_equal(ours, theirs)
