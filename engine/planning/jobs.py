@@ -14,7 +14,7 @@ from engine.planning.job import Job
 from engine.planning.layers import image_layer, source_level
 from engine.recipe import IdentityRecipe
 from engine.stages.base import Frame
-from engine.store import Location, local_path
+from engine.store import Location, check_store
 from engine.store.axes import Axis
 from engine.store.sources import open_source
 
@@ -57,7 +57,9 @@ def ingest_job(
     source: str, storage: Storage, pixel_size_um: float | None
 ) -> tuple[Job, dict[str, str]]:
     """Job of an ingest, and what decides its pixels beside the recipe."""
-    source = str(local_path(source).absolute())
+    place = Location.parse(source)
+    check_store(place, InputError)
+    source = str(place)
     with open_source(source) as opened:
         info, stamps = opened.info, opened.fingerprint()
     if pixel_size_um is not None:

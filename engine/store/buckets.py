@@ -56,6 +56,13 @@ class Bucket:
         with as_os_error(name):
             return bytes(obstore.get(self._store, self._key(name)).bytes())
 
+    def read_part(self, name: str, start: int, length: int) -> bytes:
+        """Get a range of an object."""
+        with as_os_error(name):
+            return bytes(
+                obstore.get_range(self._store, self._key(name), start=start, length=length)
+            )
+
     def write(self, name: str, data: bytes) -> Stat:
         """Put an object; a store shows it whole or not at all."""
         self._refuse_web(name)

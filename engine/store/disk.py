@@ -23,6 +23,12 @@ class Disk:
         """Read a whole file."""
         return Path(name).read_bytes()
 
+    def read_part(self, name: str, start: int, length: int) -> bytes:
+        """Read some bytes of a file."""
+        with Path(name).open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+
     def write(self, name: str, data: bytes) -> Stat:
         """Write beside, bring to the disk, rename into place."""
         path = Path(name)

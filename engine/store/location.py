@@ -52,6 +52,9 @@ class Backend(Protocol):
     def read(self, name: str) -> bytes:
         """Read a whole object."""
 
+    def read_part(self, name: str, start: int, length: int) -> bytes:
+        """Read some bytes of an object that is at least so long."""
+
     def write(self, name: str, data: bytes) -> Stat:
         """Replace an object in one step; durable when the call returns."""
 
@@ -203,6 +206,10 @@ class Location:
             `FileNotFoundError` where it is missing; others as the store says.
         """
         return self._backend.read(self.url)
+
+    def read_part(self, start: int, length: int) -> bytes:
+        """Read some bytes of an object that is at least so long; else as `read_bytes`."""
+        return self._backend.read_part(self.url, start, length)
 
     def write_bytes(self, data: bytes) -> Stat:
         """Replace the object in one step; a reader sees the old bytes or the new ones.

@@ -155,7 +155,7 @@ def read_group_if_any(folder: Location) -> Group | None:
 def _not_zarr(place: Location, found: str) -> InputError:
     """Say how to convert a file or a folder of files."""
     if not place.is_local:
-        remedy = "Only OME-Zarr images are read from object stores: ingest a local copy."
+        remedy = f"Convert it first: tilewright ingest {shlex.quote(str(place))} IMAGE.ome.zarr"
     else:
         path = place.path if place.name not in ("", "..") else place.path.resolve()
         stem = path.name or "image"

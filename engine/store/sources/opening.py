@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from openslide import OpenSlide
 
 from engine.errors import InputError
+from engine.store.location import Location
 from engine.store.sources.cache import DecodeCache
 from engine.store.sources.frames import FramesSource, natural_key
 from engine.store.sources.picture import PictureSource
 from engine.store.sources.picture_header import picture_kind
+from engine.store.sources.scratch import open_staged
 from engine.store.sources.slide import SlideSource, slide_facts
 from engine.store.sources.tiff import TiffSource, first_compression
 from engine.store.sources.tiff_chain import is_tiff
@@ -39,8 +41,9 @@ def open_source(path: str, *, verify: bool = True) -> Source:
     Parameters
     ----------
     path : str
-        A file, a folder of equal frames, or a glob pattern (``**`` for folders in folders). The
-        same path gives the same source in every process.
+        A file, a folder of equal frames, a glob pattern (``**`` for folders in folders), or the URL
+        of a file, which is brought to the scratch of this machine. The same path gives the same
+        source in every process.
     verify : bool
         Look at every page and every frame, so that what is incomplete or unequal is refused
         before any work. A worker that opens what the plan has verified may leave it out: the
@@ -56,6 +59,10 @@ def open_source(path: str, *, verify: bool = True) -> Source:
     InputError
         If there is nothing, or nothing that can be taken.
     """
+    remote = Location.parse(path)
+    if not remote.is_local:
+        cache = DecodeCache(FRAME_CACHE_BYTES)
+        return open_staged(remote, lambda file: _open_file(file, cache, verify=verify))
     place = Path(path).expanduser()
     if place.is_dir():
         return _open_folder(place, verify=verify)
