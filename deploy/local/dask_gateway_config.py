@@ -1,7 +1,7 @@
 """A whole gateway on this machine's loopback: server, proxy, and clusters that are processes.
 
-`deploy/local/run_local.sh` starts it. Options are those of `deploy/gateway/config/options.py`, within
-limits that a workstation has.
+`deploy/local/run_local.sh` starts it. Options are those of
+`deploy/gateway/config/options.py`, within limits that a workstation has.
 """
 
 import os

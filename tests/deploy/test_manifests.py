@@ -1,5 +1,6 @@
 """Manifests against the schemas of Kubernetes 1.33, and against what they must do."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,16 @@ kubernetes_validate = pytest.importorskip(
 )
 
 VERSION = "1.33"
+#: The package reads 1 MB of definitions for each document.
+CONTENTS = cache(kubernetes_validate.utils.schema_contents)
 BASE = DEPLOY / "k8s" / "base"
 RAW = sorted([*BASE.glob("*.yaml"), *(DEPLOY / "k8s" / "components").glob("*/network.yaml")])
 RAW = [file for file in RAW if file.name not in ("kustomization.yaml", "recipe.yaml")]
+
+
+@pytest.fixture(autouse=True)
+def _read_schemas_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubernetes_validate.utils, "schema_contents", CONTENTS)
 
 
 def check(document: Document) -> None:

@@ -17,9 +17,10 @@ OVERLAYS = ("cpu", "gpu", "spot", "s3")
 Document = dict[str, Any]
 
 
-def documents(text: str) -> list[Document]:
-    """Documents of a YAML text, without empty ones."""
-    return [each for each in yaml.safe_load_all(text) if each]
+@cache
+def documents(text: str) -> tuple[Document, ...]:
+    """Documents of a YAML text, without empty ones; not to be changed."""
+    return tuple(each for each in yaml.load_all(text, yaml.CSafeLoader) if each)
 
 
 @cache
