@@ -234,16 +234,27 @@ def run_plan(
     from engine.running import execute  # planning needs no scheduler
 
     check_networks(prepared, cluster)
-    if backend_of(cluster) == "address" and prepared.resources.workers is not None:
-        raise RecipeError(
-            where="--workers",
-            expected="none with --cluster tcp://, whose workers are there already",
-            found=str(prepared.resources.workers),
-            remedy="Start as many workers as wanted, or use --cluster local.",
-        )
+    check_workers(prepared.resources, cluster)
     if cluster != "local":
         _check_cluster(prepared, cluster, cluster_settings)
     return execute(prepared, cluster, listener or Silent(), cluster_settings)
+
+
+def check_workers(resources: Resources, cluster: str) -> None:
+    """Refuse a number of workers for a cluster that has its own.
+
+    Raises
+    ------
+    RecipeError
+        If one is asked for at the address of a scheduler.
+    """
+    if backend_of(cluster) == "address" and resources.workers is not None:
+        raise RecipeError(
+            where="--workers",
+            expected="none with --cluster tcp://, whose workers are there already",
+            found=str(resources.workers),
+            remedy="Start as many workers as wanted, or use --cluster local.",
+        )
 
 
 def check_networks(prepared: Plan, cluster: str) -> None:

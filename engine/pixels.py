@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import weakref
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from engine.planning import Job
+    from engine.store.sources import Source
     from tiling import Box, Region
 
 
@@ -140,9 +142,24 @@ def open_image(path: str, level: int, _token: str) -> ImageReader:
 
 
 @lru_cache(maxsize=4)
-def open_foreign(path: str, _token: str) -> Any:  # noqa: ANN401 - a protocol class of the sources
+def open_foreign(path: str, _token: str) -> _Held:
     """Foreign source of this process; the driver has checked its files."""
-    return open_source(path, verify=False)
+    return _Held(open_source(path, verify=False))
+
+
+class _Held:
+    """A source that is closed when neither the cache nor a task refers to this any more.
+
+    Parameters
+    ----------
+    source : Source
+        The source.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.info = source.info
+        self.read = source.read
+        weakref.finalize(self, source.close)
 
 
 def open_layer(job: Job, name: str, level: int) -> Target:

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from engine.api import check_workers
 from engine.batch.document import DOCUMENT, Document, Row, read_document
 from engine.batch.finding import find_images
 from engine.batch.naming import name_images
 from engine.batch.summary import page, totals
-from engine.batch.working import AllStopError, Ended, Options, Working
+from engine.batch.working import AllStopError, Ended, Options, Working, cluster_spec
+from engine.cluster import check_cluster
 from engine.errors import InterruptedRunError, OutputError
 from engine.ledger import FOLDER, Lease, Ledger, beating
 from engine.planning.changes import named_changes
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from engine.batch.naming import Image
     from engine.ledger import Pulse
     from engine.running import SharedCluster
+
+#: Threads of the driver, started as images need them.
+MOST_THREADS = 64
 
 #: How often the driver looks whether it should stop.
 TICK_S = 0.5
@@ -101,6 +106,9 @@ def run_batch(what: str, dest: str, options: Options, listener: BatchListener) -
     for image in images:
         row = Row(image.name, image.source, image.foreign)
         document.rows.setdefault(image.name, row)
+    check_workers(options.settings.resources, options.cluster)
+    if options.cluster != "local":
+        check_cluster(cluster_spec(options))
     lease = Lease.acquire(Ledger(folder), tell=listener.waiting)
     try:
         with beating(lease) as pulse:
@@ -138,9 +146,8 @@ class _Batch:
 
     def run(self, images: list[Image], working: Working, pulse: Pulse) -> None:
         """Do images, several at a time; a bad one stops only itself."""
-        at_once = min(working.at_once, len(images))
         with ClusterHost(working.spec, self._check) as host:
-            pool = ThreadPoolExecutor(at_once, thread_name_prefix="tilewright-image")
+            pool = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="tilewright-image")
             try:
                 for ended in self._each(images, working, host.shared, pool):
                     self._settle(ended)
@@ -162,7 +169,7 @@ class _Batch:
         left = iter(images)
         flying: set[Future[Ended]] = set()
         while True:
-            for image in islice(left, working.at_once + 1 - len(flying)):
+            for image in islice(left, max(0, working.at_once - len(flying))):
                 row = self.document.rows[image.name]
                 flying.add(pool.submit(working.work, image, row, shared))
             if not flying:

@@ -34,7 +34,9 @@ def batch(
     region: Annotated[int | None, typer.Option(help="Side of a region in pixels.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
-    at_once: Annotated[int, typer.Option(min=1, max=64, help="Images in work at a time.")] = 4,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Images in work at a time.")
+    ] = None,
     keep_ingested: Annotated[
         bool, typer.Option("--keep-ingested/--drop-ingested", help="Keep copies of foreign images.")
     ] = True,
@@ -42,18 +44,24 @@ def batch(
         float | None, typer.Option(help="Micrometres per pixel of all foreign images.")
     ] = None,
     cluster: Annotated[
-        str, typer.Option(help="local, or a scheduler's address: tcp://host:8786.")
+        str, typer.Option(help="local, gateway, kubernetes, slurm, or tcp://host:8786.")
     ] = "local",
+    cluster_set: Annotated[
+        list[str] | None, typer.Option("--cluster-set", help="A setting of the cluster: key=value.")
+    ] = None,
 ) -> None:
     """Run a recipe on many images: OME-Zarr, or slides and TIFFs that are ingested on the way."""
     from engine.batch.driving import run_batch
     from engine.batch.working import Options
-    from engine.recipe import load_settings
+    from engine.recipe import load_cluster_settings, load_settings, with_cluster
 
     given = {"region": region, "workers": workers, "device": device}
     chosen = [f"resources.{name}={value}" for name, value in given.items() if value is not None]
     settings = load_settings(recipe, [*(set_ or []), *chosen])
-    options = Options(settings, cluster, at_once, keep_ingested, pixel_size)
+    asked = load_cluster_settings(cluster, cluster_set or (), settings.resources.workers)
+    resources = with_cluster(settings.resources, asked)
+    settings = settings.model_copy(update={"resources": resources})
+    options = Options(settings, cluster, asked, at_once, keep_ingested, pixel_size)
     with BatchProgress(OUT) as progress:
         outcome = run_batch(images, out, options, progress)
     show_table(OUT, outcome.dest, outcome.rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from engine.device import cores
+from engine.device import cores, visible_gpus
 from engine.errors import RefusedError
 from engine.planning.cost import choose_launch, memory_limit, worker_bytes
 from engine.planning.jobs import copy_job
@@ -44,8 +44,10 @@ def settle_resources(settings: Settings, like: Job) -> Resources:
     limit = memory_limit(resources)
     workers = resources.workers
     if workers is None:
-        need = max(_need(job, resources) for job in (like, _run_of(settings, like)))
-        workers = max(1, min(cores(), limit // need))
+        run = _run_of(settings, like)
+        need = max(_need(job, resources) for job in (like, run))
+        on_gpus = run.launch is not None and run.launch.device == "cuda"
+        workers = max(1, min(len(visible_gpus()) if on_gpus else cores(), limit // need))
     return resources.model_copy(update={"workers": workers, "memory_gib": limit / 2**30})
 
 
