@@ -11,13 +11,14 @@ import pytest
 import tifffile
 from command_line import Answer, Command, commands_in
 from journeys import save_image
+from object_store import bucket, s3_client, s3_server  # noqa: F401
 
 from engine.batch.document import Row, read_document
 from engine.batch.finding import find_images
 from engine.batch.naming import common_root, name_images, safe_name
 from engine.batch.summary import page, totals
 from engine.errors import InputError
-from engine.store import Location
+from engine.store import Location, open_array
 
 Batch = Callable[..., Answer]
 
@@ -67,9 +68,7 @@ def states(out: Path) -> dict[str, str]:
 
 
 def result(out: Path, name: str) -> np.ndarray:
-    import zarr
-
-    return np.asarray(zarr.open_array(out / f"{name}.ome.zarr/0", mode="r")[...])
+    return np.asarray(open_array(out / f"{name}.ome.zarr/0")[...])
 
 
 def test_a_damaged_image_is_quarantined_and_only_it_is_tried_again(
@@ -277,3 +276,64 @@ def test_tiffs_are_ingested_on_the_way(batch: Batch, images: Path, tmp_path: Pat
     assert batch("images/y", "--pixel-size", "0.5").code == 0
     assert np.array_equal(result(out, "t5"), pixels(6))
     assert (out / "ingested/t5.ome.zarr").is_dir()
+
+
+@pytest.mark.usefixtures("images")
+def test_a_bucket_holds_images_slides_and_results(
+    batch: Batch,
+    tilewright: Command,
+    tmp_path: Path,
+    bucket: str,
+    s3_server: str,  # noqa: F811
+) -> None:
+    tifffile.imwrite(tmp_path / "images/t 1.tif", pixels(7))
+    client = s3_client(s3_server)
+    for path in (tmp_path / "images").rglob("*"):
+        if path.is_file() and not path.is_relative_to(tmp_path / "images/y"):
+            client.put_object(
+                Bucket=bucket.removeprefix("s3://"),
+                Key=f"in/{path.relative_to(tmp_path / 'images')}",
+                Body=path.read_bytes(),
+            )
+    out = f"{bucket}/in/results"
+    answer = batch(f"{bucket}/in", out=out)
+    assert (answer.code, answer.err) == (0, ""), answer
+    document = read_document(Location.parse(out))
+    assert document is not None
+    assert list(document.rows) == ["t_1", "x__a", "x__b"]
+    kept = json.loads((Location.parse(out) / "summary.json").read_bytes())
+    assert (kept["images"]["done"], kept["complete"]) == (3, True)
+    found = open_array(Location.parse(out) / "t_1.ome.zarr/0")
+    assert np.array_equal(np.asarray(found[...]), pixels(7))
+    again = batch(f"{bucket}/in", out=out)
+    assert "3 images, 3 done before" in again.out
+    assert read_document(Location.parse(out)) == document
+    assert "3 of 3 images done" in tilewright("status", out).out
+    batch(f"{bucket}/none", out=f"{bucket}/other").refuses("found nothing")
+
+
+@pytest.mark.slow
+def test_twenty_images_with_one_damaged_on_a_cluster_of_their_own(
+    tilewright: Command, nuclei: np.ndarray, tmp_path: Path
+) -> None:
+    for k in range(20):
+        save_image(tmp_path / f"in/n{k:02d}.ome.zarr", np.roll(nuclei, 31 * k, axis=1)[:256, :256])
+    damaged = tmp_path / "in/n07.ome.zarr/0/zarr.json"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(b"")
+    words = ("batch", "in", "--out", "out", "--workers", "2")
+    assert tilewright(*words).code == 3
+    found = rows(tmp_path / "out")
+    assert [name for name, row in found.items() if row.state != "done"] == ["n07"]
+    assert all(row.objects and row.objects > 10 for row in found.values() if row.state == "done")
+    damaged.write_bytes(whole)
+    before = {name: row for name, row in found.items() if row.state == "done"}
+    assert tilewright(*words).code == 0
+    after = rows(tmp_path / "out")
+    assert {name: after[name] for name in before} == before
+    assert after["n07"].state == "done"
+    alone = tilewright("run", "in/n07.ome.zarr", "alone.ome.zarr", "--workers", "1")
+    assert alone.code == 0
+    for name in ("labels/nuclei/0", "maps/probability/0"):
+        one, other = (tmp_path / out / name for out in ("alone.ome.zarr", "out/n07.ome.zarr"))
+        assert np.array_equal(np.asarray(open_array(one)[...]), np.asarray(open_array(other)[...]))
