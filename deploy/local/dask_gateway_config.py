@@ -29,7 +29,9 @@ c.SimpleAuthenticator.password = os.environ["TILEWRIGHT_GATEWAY_PASSWORD"]
 
 c.TilewrightLimits.max_workers = 8
 c.TilewrightLimits.max_cores = os.cpu_count() or 1
-load_subconfig(str(HERE.parent / "gateway" / "config" / "options.py"))  # noqa: F821 - given too
+# As the chart does: load_subconfig would not show it the limits, and be silent if it were not there.
+options = HERE.parent / "gateway" / "config" / "options.py"
+exec(compile(options.read_text(encoding="utf-8"), str(options), "exec"))
 
 # With this Python, whatever PATH says.
 c.ClusterConfig.scheduler_cmd = [sys.executable, "-m", "dask", "scheduler"]

@@ -1,5 +1,6 @@
 """What users of a gateway may ask for: one file, for Kubernetes and for one machine."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,10 @@ def test_one_machine_offers_the_same_less_images_and_gpus(
     here = {field.field for field in config.Backend.cluster_options.fields}
     there = {field.field for field in on_kubernetes("values").Backend.cluster_options.fields}
     assert there - here == {"image", "gpus"}
+    cores = os.cpu_count() or 1
+    with pytest.raises(ValueError, match="worker_cores must be <= "):
+        asked(config, worker_cores=cores + 1)
+    assert config.ClusterConfig.cluster_max_workers == 8
     found = asked(config, worker_cores=1)
     assert "image" not in found
     assert found["environment"]["DASK_CONFIG"].endswith("deploy/dask")

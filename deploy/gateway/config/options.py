@@ -1,9 +1,8 @@
 """What users of a gateway may ask for, and within which limits.
 
-One file for every gateway: Helm puts it into the server's configuration (`--set-file
-gateway.extraConfig.10-options=deploy/gateway/config/options.py`), `deploy/local` and the tests load
-it as a configuration file. Limits come from the section `TilewrightLimits` of the configuration,
-set before this file is read.
+One file for every gateway: Helm puts its text into the server's configuration (`--set-file
+gateway.extraConfig.10-options=deploy/gateway/config/options.py`), and so do `deploy/local` and the
+tests. Limits come from the section `TilewrightLimits` of the configuration, set before it.
 """
 
 import re
