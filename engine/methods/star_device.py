@@ -27,6 +27,8 @@ from engine.methods.star_overlap import Polygons, sharing
 from engine.methods.starconvex import LARGEST_COORDINATE, StarObjects, refuse_outlines
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tiling import Box
 
 #: Cells that all boxes of candidates touch together, per candidate, at most.
@@ -62,6 +64,15 @@ class DeviceObjects:
         """Copy to a device."""
         arrays = (objects.points, objects.scores, objects.rays)
         return cls(*(torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in arrays))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[DeviceObjects]) -> DeviceObjects:
+        """Join at least one part, in order."""
+        return cls(
+            torch.cat([part.points for part in parts]),
+            torch.cat([part.scores for part in parts]),
+            torch.cat([part.rays for part in parts]),
+        )
 
     def __len__(self) -> int:
         return len(self.points)

@@ -189,11 +189,13 @@ class Job:
                 tiling,
                 model.thresholds.prob if prob is None else prob,
                 launch.tiles,
+                launch.device,
             ),
             Instances(
                 self.frame,
                 model.thresholds.nms if nms is None else nms,
                 halo or recipe.instances.halo,
+                launch.device,
             ),
         )
 

@@ -63,11 +63,14 @@ class BandSums:
         """Tiles that saw each pixel of the band: (y, x) float32."""
         return self._plan.weight[row.band.slices()]
 
-    def mean_at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Mean at pixels of the band: (n, channels) float32."""
-        sums = np.asarray(self._sums[rows, columns].cpu().numpy())
-        mean: np.ndarray = sums / self._plan.weight[rows + self._top, columns][:, None]
-        return mean
+    def mean_at(self, rows: np.ndarray, columns: np.ndarray) -> torch.Tensor:
+        """Mean at pixels of the band: (n, channels) float32, where the sums lie."""
+        import torch
+
+        weight = self._plan.weight[rows + self._top, columns][:, None]
+        sums = self._sums[tuple(torch.from_numpy(a).to(self._sums.device) for a in (rows, columns))]
+        # Rounded as NumPy rounds it, on a GPU too.
+        return sums / torch.from_numpy(weight).to(sums.device)
 
     def move_past(self, row: TileRow) -> None:
         """Forget the rows that are final and move the others up."""

@@ -15,6 +15,8 @@ from tiling import BlendPlan, Box, Lattice, Tiling
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from engine.device import Device
+    from engine.methods.star_device import DeviceObjects
     from engine.networks.model_folder import ModelFolder
     from engine.stages.base import Frame
     from tiling import TileRow
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
 #: Bytes of activations per pixel of a tile in one launch, float32, for the default U-Net
 #: (measured: 0.9 to 1.1 kB); halved for bfloat16.
 ACTIVATION_BYTES = 1200
+
+#: Bytes that suppression takes on a GPU: for its blocks of pairs, whatever there is, and for each
+#: candidate (measured on an H100: about 0.6 GB, and 1.0 to 1.5 kB).
+BLOCK_BYTES = 600 * 10**6
+CANDIDATE_BYTES = 1500
 
 
 @dataclass(frozen=True)
@@ -40,12 +47,15 @@ class Candidates(Stage):
         A pixel is a candidate where its probability is above this.
     launch_tiles : int
         Tiles per launch, for the projection of memory.
+    device : {"cpu", "cuda"}
+        Where it will run, for the same.
 
     Notes
     -----
     Sums are float32, in lattice order; distances are held for one band of tile rows at a time,
-    and only those of candidates are kept. No candidate lies within `BORDER` output pixels of the
-    image's true edge, as in StarDist's dense prediction.
+    and only those of candidates are kept: `DeviceObjects` on a GPU, which they do not leave. No
+    candidate lies within `BORDER` output pixels of the image's true edge, as in StarDist's dense
+    prediction.
     """
 
     frame: Frame
@@ -53,6 +63,7 @@ class Candidates(Stage):
     tiling: Tiling
     threshold: float
     launch_tiles: int
+    device: Device = "cpu"
     name = "network"
     version = 1
 
@@ -79,13 +90,17 @@ class Candidates(Stage):
         return 4 * pixels + pixels // 4 * (self.model.config.n_rays + 4) * 4
 
     def device_memory(self, wanted: Mapping[str, Box]) -> int:
-        """Bytes of one band, and of the activations of one launch."""
-        width = self._box(wanted).shape[1] // self.tiling.scale
-        band = self.tiling.tile // self.tiling.scale * width * (self.model.config.n_rays + 2) * 4
-        return 2 * band + self.launch_tiles * self.tiling.tile**2 * ACTIVATION_BYTES
+        """Bytes of one band, of the activations of one launch, and on a GPU of candidates."""
+        box, rays = self._box(wanted), self.model.config.n_rays
+        width = box.shape[1] // self.tiling.scale
+        band = self.tiling.tile // self.tiling.scale * width * (rays + 2) * 4
+        launch = self.launch_tiles * self.tiling.tile**2 * ACTIVATION_BYTES
+        pixels = box.size // self.tiling.scale**2 if self.device == "cuda" else 0
+        return 2 * band + launch + pixels // 4 * (rays + 5) * 4 * 2
 
     def run(self, given: Mapping[str, Any], wanted: Mapping[str, Box], place: Place) -> Made:
         """Run the network over all tiles that count in what is wanted."""
+        from engine.methods.star_device import DeviceObjects
         from engine.networks.runtime import open_network
 
         box = self._box(wanted)
@@ -96,7 +111,7 @@ class Candidates(Stage):
         pool = BandSums(plan, self.model.config.n_rays, network.device)
         first = box.coarsen(self.tiling.scale).start
         prob = np.empty(plan.output.shape, np.float32)
-        found: list[StarObjects] = []
+        found: list[DeviceObjects] = []
         spread = Spread()
         core = wanted["probability"].coarsen(self.tiling.scale) if "probability" in wanted else None
         for row in plan.rows():
@@ -111,7 +126,7 @@ class Candidates(Stage):
                 spread = spread.plus(_deviation(squares, row, mean), row.band.shift(first), core)
             for sums in (probs, squares, pool):
                 sums.move_past(row)
-        objects = StarObjects.concatenate(found, self.model.config.n_rays)
+        objects = DeviceObjects.concatenate(found)
         notes = {
             "tiles": plan.tiles,
             "candidates": len(objects),
@@ -121,7 +136,8 @@ class Candidates(Stage):
             "overlap_deviation_largest": spread.largest,
         }
         rasters = {"probability": Raster(box, prob[None], self.tiling.scale)}
-        return Made({"candidates": objects, **rasters}, notes)
+        candidates = objects.on_host() if network.device.type == "cpu" else objects
+        return Made({"candidates": candidates, **rasters}, notes)
 
     def _box(self, wanted: Mapping[str, Box]) -> Box:
         """Box to compute: what anyone wants, on whole output pixels of the padded plane."""
@@ -130,15 +146,21 @@ class Candidates(Stage):
         stop = tuple(max(b.stop[k] for b in boxes) for k in range(2))
         return Box(start, stop).clip(self.frame.bounds).snap(self.tiling.scale)
 
-    def _candidates(self, prob: np.ndarray, pool: BandSums, band: Box) -> StarObjects:
+    def _candidates(self, prob: np.ndarray, pool: BandSums, band: Box) -> DeviceObjects:
         """Pixels of a band, a box of the output plane, that may be objects."""
+        import torch
+
+        from engine.methods.star_device import DeviceObjects
+
         rows, columns = np.nonzero(prob > self.threshold)
         y, x = rows + band.start[0], columns + band.start[1]
         height, width = (-(-n // self.tiling.scale) for n in self.frame.extent)
         inner = (y >= BORDER) & (y < height - BORDER) & (x >= BORDER) & (x < width - BORDER)
         rows, columns, y, x = rows[inner], columns[inner], y[inner], x[inner]
         points = np.stack([y, x], axis=1).astype(np.int64) * self.tiling.scale
-        return StarObjects(points, prob[rows, columns], pool.mean_at(rows, columns))
+        rays = pool.mean_at(rows, columns)
+        scores = torch.from_numpy(prob[rows, columns]).to(rays.device)
+        return DeviceObjects(torch.from_numpy(points).to(rays.device), scores, rays)
 
 
 @dataclass(frozen=True)
@@ -189,6 +211,8 @@ class Instances(Stage):
         Largest overlap that two objects may have.
     halo : int
         Pixels around the core in which candidates are looked for.
+    device : {"cpu", "cuda"}
+        Where it will run, for the projection of memory.
 
     Notes
     -----
@@ -199,6 +223,7 @@ class Instances(Stage):
     frame: Frame
     threshold: float
     halo: int
+    device: Device = "cpu"
     name = "instances"
     version = 1
 
@@ -208,13 +233,30 @@ class Instances(Stage):
 
     def memory(self, wanted: Mapping[str, Box]) -> int:
         """Bytes of the sorted candidates and of the polygons that suppression makes of them."""
-        return wanted["objects"].grow(self.halo).size // 16 * 32 * 4 * 3
+        return self._most(wanted) * 32 * 4 * 3
+
+    def device_memory(self, wanted: Mapping[str, Box]) -> int:
+        """Bytes of the candidates on a GPU, and of what suppression makes of them there."""
+        if self.device == "cpu":
+            return 0
+        # A candidate is 32 rays, a place of two int64 and a score; once as given, once sorted.
+        return BLOCK_BYTES + self._most(wanted) * (CANDIDATE_BYTES + 2 * (32 + 5) * 4)
 
     def run(self, given: Mapping[str, Any], wanted: Mapping[str, Box], place: Place) -> Made:
-        """Suppress; what survives is split into own and foreign by the caller."""
-        candidates: StarObjects = given["candidates"]
+        """Suppress where the candidates lie; what survives is split into own and foreign later."""
+        candidates: StarObjects | DeviceObjects = given["candidates"]
         near = wanted["objects"].grow(self.halo).clip(self.frame.bounds)
-        candidates = candidates.take(candidates.inside(near))
-        objects = suppress(candidates, self.threshold, place.launch.device)
+        if isinstance(candidates, StarObjects):
+            candidates = candidates.take(candidates.inside(near))
+            objects = suppress(candidates, self.threshold, place.launch.device)
+        else:
+            from engine.methods import star_device
+
+            candidates = candidates.take(candidates.inside(near))
+            objects = star_device.suppress(candidates, self.threshold).on_host()
         own = int(objects.inside(wanted["objects"]).sum())
         return Made({"objects": objects}, {"objects": own})
+
+    def _most(self, wanted: Mapping[str, Box]) -> int:
+        """Candidates at most, by a generous share of the pixels."""
+        return wanted["objects"].grow(self.halo).size // 16

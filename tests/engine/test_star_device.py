@@ -11,11 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from star_shapes import by_package, cells
 
+from engine.device import Launch
 from engine.methods import flag_device, flag_matching, star_device
 from engine.methods.star_device import DeviceObjects, suppress_on
 from engine.methods.star_overlap import Polygons, Sharing, sharing
 from engine.methods.starconvex import StarObjects, suppress
-from tiling import Box
+from engine.stages.base import Frame, Place
+from engine.stages.pooling import BandSums
+from engine.stages.stardist import Instances
+from tiling import BlendPlan, Box, Lattice, Tiling
 
 
 @pytest.fixture(autouse=True)
@@ -237,3 +241,57 @@ def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flag_device, "_BLOCK", 20)
     for a, b in zip(whole, flag_device.nearest(one, other, "cpu"), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+# Candidates that do not leave the device
+
+
+def test_bands_of_candidates_are_joined_in_order() -> None:
+    whole = cells(3, side=200)
+    parts = [whole.take(np.arange(*edges)) for edges in ((0, 5), (5, 5), (5, len(whole)))]
+    joined = DeviceObjects.concatenate([DeviceObjects.of(part, "cpu") for part in parts])
+    assert joined.reach == whole.reach
+    back = joined.on_host()
+    np.testing.assert_array_equal(back.points, whole.points)
+    np.testing.assert_array_equal(back.scores, whole.scores)
+    np.testing.assert_array_equal(back.rays, whole.rays)
+
+
+def test_a_stage_takes_candidates_where_they_lie() -> None:
+    frame, core = Frame((), (400, 400), 1, "uint8"), Box((0, 0), (200, 200))
+    here = cells(3, side=400)
+    there = DeviceObjects.of(here, "cpu")
+    stage, place = Instances(frame, 0.4, 32), Place((), Launch("cpu", "float32", 1))
+    found = [stage.run({"candidates": c}, {"objects": core}, place) for c in (here, there)]
+    one, two = (made.products["objects"] for made in found)
+    assert len(one) > 20
+    assert found[0].notes == found[1].notes
+    assert found[0].notes["objects"] < len(one)
+    for name in ("points", "scores", "rays"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+
+
+def test_sums_are_divided_on_a_device_as_by_numpy() -> None:
+    """The mean at candidates is the mean of the band, to the last bit."""
+    lattice = Lattice((96, 128), Tiling(64, 32, 0, 8, 1, "average"))
+    plan = BlendPlan(lattice, Box((0, 0), (96, 128)))
+    sums = BandSums(plan, 3, torch.device("cpu"))
+    rng = np.random.default_rng(0)
+    for row in plan.rows():
+        values = rng.random((len(row.tiles), 64, 64, 3), dtype=np.float32)
+        sums.add(row.tiles, torch.from_numpy(values))
+        mean = sums.mean(row)
+        rows, columns = np.nonzero(rng.random(mean.shape[:2]) < 0.3)
+        assert len(np.unique(sums.weight(row)[rows, columns])) > 1
+        np.testing.assert_array_equal(sums.mean_at(rows, columns).numpy(), mean[rows, columns])
+        sums.move_past(row)
+
+
+def test_suppression_is_projected_on_a_gpu_only() -> None:
+    frame, wanted = Frame((), (4096, 4096), 1, "uint8"), {"objects": Box((0, 0), (2048, 2048))}
+    on_cpu, on_gpu = (Instances(frame, 0.4, 64, d) for d in ("cpu", "cuda"))
+    assert on_cpu.device_memory(wanted) == 0
+    # A quarter of the places of the grid, 1.5 kB each, beside blocks of 0.6 GB.
+    candidates = 2112**2 // 16
+    assert on_gpu.device_memory(wanted) > 0.6e9 + candidates * 1500
+    assert on_gpu.device_memory(wanted) < 0.6e9 + candidates * 2000

@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 import torch
 from star_shapes import cells
+from stardist import data
 
+from engine.device import Launch
 from engine.methods.flag_matching import compare, features
+from engine.methods.star_device import DeviceObjects
 from engine.methods.starconvex import StarObjects, suppress
+from engine.networks.model_folder import open_model
+from engine.stages.base import Frame, Place, Raster
+from engine.stages.stardist import Candidates, Instances
+from engine.training.data import normalise
+from tiling import Tiling
 
 pytestmark = [
     pytest.mark.gpu,
@@ -36,3 +44,22 @@ def test_comparisons_are_those_of_the_host() -> None:
     np.testing.assert_array_equal(here.missing, there.missing)
     np.testing.assert_array_equal(here.extra, there.extra)
     np.testing.assert_allclose(here.distance, there.distance, atol=1e-6)
+
+
+def test_candidates_stay_on_the_device_until_they_are_suppressed() -> None:
+    image = normalise(np.asarray(data.test_image_nuclei_2d())[None])
+    frame = Frame((), (512, 512), 1, "float32")
+    model = open_model("nuclei-fluo")
+    tiling = Tiling(256, 64, 24, max(model.config.divisor), 2, "average")
+    place, wanted = Place((), Launch("cuda", "float32", 2)), {"candidates": frame.bounds}
+    given = {"normalised": Raster(frame.bounds, image)}
+    made = Candidates(frame, model, tiling, 0.4, 2, "cuda").run(given, wanted, place)
+    candidates = made.products["candidates"]
+    assert isinstance(candidates, DeviceObjects)
+    assert candidates.rays.device.type == "cuda"
+    stage = Instances(frame, 0.4, 64, "cuda")
+    kept = stage.run({"candidates": candidates}, {"objects": frame.bounds}, place)
+    there, here = kept.products["objects"], suppress(candidates.on_host(), 0.4)
+    assert len(here) > 20
+    np.testing.assert_array_equal(here.points, there.points)
+    np.testing.assert_array_equal(here.rays, there.rays)
