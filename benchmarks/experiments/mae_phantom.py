@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mae_measures import interval, ratio
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from engine.phantom import SEEN, UNSEEN, Scene, make_scene
 from engine.phantom.degrade import DegradeSettings, degrade
@@ -101,27 +102,38 @@ def spoil(scene: Scene, settings: DegradeSettings, index: int) -> Spoiled:
 
 
 def entropy_rise(work: Work, maps: Maps) -> dict[str, Any]:
-    """How far the entropy rises where stain was spoiled, by variant."""
+    """How far entropy, and the share of wrong pixels, rise where stain was spoiled, by variant."""
     normal = work.planes("normal")
+    entropy = maps.entropy.astype(np.float32) / 255
     found = {}
     for name, row in work.spoiled.items():
-        sums: dict[str, list[list[float]]] = {"in the ellipse": [], "in the mitochondrion": []}
+        sums: dict[str, list[list[float]]] = {}
         for k, spoiled in enumerate(row):
-            planes = maps.entropy[normal[k]], maps.entropy[work.planes(name)[k]]
-            places = {
-                "in the ellipse": spoiled.regions,
-                "in the mitochondrion": [
-                    region & (work.test[k].instances == owner)
-                    for region, owner in zip(spoiled.regions, spoiled.owners, strict=True)
-                ],
-            }
-            for where, regions in places.items():
-                means = [[float(p[r].mean()) / 255 for r in regions] for p in planes]
-                sums[where].append([sum(means[1]), sum(means[0]), len(regions)])
+            pair = normal[k], work.planes(name)[k]
+            places = _places(work.test[k], spoiled)
+            wrong = [(maps.initial[p] != work.test[k].classes).astype(np.float32) for p in pair]
+            measured = {where: ([entropy[p] for p in pair], places[where]) for where in places}
+            measured["wrong pixels in the ellipse"] = (wrong, places["in the ellipse"])
+            for where, (planes, regions) in measured.items():
+                means = [sum(float(p[r].mean()) for r in regions) for p in planes]
+                sums.setdefault(where, []).append([means[1], means[0], len(regions)])
         found[name] = {"mitochondria": sum(len(s.regions) for s in row)} | {
             where: _rise(np.array(values)) for where, values in sums.items()
         }
     return found
+
+
+def _places(scene: Scene, spoiled: Spoiled) -> dict[str, list[np.ndarray]]:
+    """Where entropy is measured, for each spoiled place: bool masks with some pixels."""
+    pairs = list(zip(spoiled.regions, spoiled.owners, strict=True))
+    inside = [region & (scene.instances == owner) for region, owner in pairs]
+    # Members never agree on the pixel at which one class ends: it is uncertain in any image.
+    border = maximum_filter(scene.classes, 3) != minimum_filter(scene.classes, 3)
+    away = [one & ~border for one in inside]
+    return {
+        "in the ellipse": list(spoiled.regions), "in the mitochondrion": inside,
+        "away from borders": [one for one in away if one.any()],
+    }  # fmt: skip
 
 
 def _rise(sums: np.ndarray) -> dict[str, list[float | None]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from mae_joined import WEIGHTS, join
 from mae_maps import THRESHOLD, Maps, Networks
 from mae_measures import (
     PLAUSIBILITY,
@@ -26,6 +27,12 @@ from mae_measures import (
 
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 TV_WEIGHTS = (0.1, 0.3, 1.0)
+
+#: Thresholds at which the joined repair is tried.
+JOINED_THRESHOLDS = (0.2, 0.3, 0.4)
+
+
+KeyT = TypeVar("KeyT", float, str)
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,7 @@ def choose(case: Case, networks: Networks) -> dict[str, Any]:
     """Sweep threshold and smoothing on validation planes: what has the best mean Dice there."""
     swept: dict[float, dict[str, Any]] = {}
     smooth: dict[float, dict[str, Any]] = {}
+    joined: dict[str, dict[str, Any]] = {}
     for threshold in THRESHOLDS:
         repaired, left = networks.repair(case.maps, case.planes, threshold)
         areas = case.areas(threshold)
@@ -98,17 +106,28 @@ def choose(case: Case, networks: Networks) -> dict[str, Any]:
     for weight in TV_WEIGHTS:
         labels = [smooth_labels(case.maps.mean(p), weight) for p in case.planes]
         smooth[weight] = {"mean_foreground": interval(case.counts(labels), mean_foreground)}
+    for threshold in JOINED_THRESHOLDS:
+        maps = join(networks, case.maps, case.planes, threshold)
+        for weight, found in zip(WEIGHTS, maps, strict=True):
+            after = case.counts(list(found), case.areas(threshold))
+            joined[f"{threshold}, {weight}"] = {
+                "mean_foreground": interval(case.counts(list(found)), mean_foreground),
+                "inside_after": interval(after, micro),
+            }
     return {
         "planes": len(case.planes),
         "initial": show_dice(case.counts(case.initial), case.classes),
         "control_plausibility": case.plausibility(case.truths),
         "initial_plausibility": case.plausibility(case.initial),
-        "threshold": swept, "smoothing": smooth,
-        "chosen": {"threshold": _best(swept), "smoothing": _best(smooth)},
+        "threshold": swept, "smoothing": smooth, "joined": joined,
+        "chosen": {
+            "threshold": _best(swept), "smoothing": _best(smooth), "joined": _best(joined),
+            "joined at 0.4": _best({k: v for k, v in joined.items() if k.startswith("0.4")}),
+        },
     }  # fmt: skip
 
 
-def score(case: Case, networks: Networks, chosen: dict[str, float]) -> dict[str, Any]:
+def score(case: Case, networks: Networks, chosen: dict[str, Any]) -> dict[str, Any]:
     """Everything about some planes: table 2, Dice, harm, entropy as a detector."""
     areas = case.areas(THRESHOLD)
     other, _ = networks.repair(case.maps, case.planes, chosen["threshold"])
@@ -122,6 +141,12 @@ def score(case: Case, networks: Networks, chosen: dict[str, float]) -> dict[str,
         ],
         "smoothing": [smooth_labels(case.maps.mean(p), chosen["smoothing"]) for p in case.planes],
     }
+    joined_areas = {}
+    for title, key in (("joined", "joined at 0.4"), ("joined, chosen", "joined")):
+        threshold, weight = (float(word) for word in chosen[key].split(", "))
+        maps = join(networks, case.maps, case.planes, threshold)
+        found[title] = list(maps[WEIGHTS.index(weight)])
+        joined_areas[title] = case.areas(threshold)
     wrong = [one != true for one, true in zip(case.initial, case.truths, strict=True)]
     table = {"control": case.truths} | found
     chosen_areas = case.areas(chosen["threshold"])
@@ -132,6 +157,7 @@ def score(case: Case, networks: Networks, chosen: dict[str, float]) -> dict[str,
         "inside, mae": inside(case, found["mae"], areas),
         "inside, mae, chosen": inside(case, found["mae, chosen"], chosen_areas),
         "inside, neighbours": inside(case, found["neighbours"], areas),
+        **{f"inside, {t}": inside(case, found[t], where) for t, where in joined_areas.items()},
         "detector": detector(case.entropy, wrong),
     }
 
@@ -157,5 +183,5 @@ def nearer(table: dict[str, dict[str, list[float | None]]], title: str) -> dict[
     return found
 
 
-def _best(tried: dict[float, dict[str, Any]]) -> float:
+def _best(tried: dict[KeyT, dict[str, Any]]) -> KeyT:
     return max(tried, key=lambda key: tried[key]["mean_foreground"][0] or 0)

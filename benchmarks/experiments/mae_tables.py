@@ -17,13 +17,13 @@ def show_phantom(found: dict[str, Any], asked: dict[str, Any]) -> str:
     lines += [f"  on scenes of seen ranges: {seen}", "", "Entropy where stain was spoiled"]
     for mode, rows in found["entropy_rise"].items():
         for variant, row in rows.items():
-            for where in ("in the ellipse", "in the mitochondrion"):
-                part = row[where]
-                lines.append(
-                    f"  {mode:5}{variant:6}{where:22}{row['mitochondria']:4} mitochondria  "
-                    f"{_cell(part['before'])} -> {_cell(part['after'])}  rise "
-                    f"{_cell(part['rise'], 100)} %  (asked {100 * asked['entropy_rise']:.0f})"
-                )
+            for where, part in row.items():
+                if where != "mitochondria":
+                    lines.append(
+                        f"  {mode:5}{variant:6}{where:28}{_cell(part['before'])} -> "
+                        f"{_cell(part['after'])}  rise {_cell(part['rise'], 100)} %"
+                    )
+        lines.append(f"  (asked {100 * asked['entropy_rise']:.0f} %)")
     lines += ["", "Thresholds, on validation scenes", *_sweep(found["validation"])]
     for kind, scores in found["scores"].items():
         lines += ["", f"Scenes: {kind}", *_table_2(scores["table_2"], asked["table_2"])]
@@ -63,6 +63,11 @@ def _sweep(found: dict[str, Any]) -> list[str]:
             f"  {threshold}: mean foreground {_cell(row['mean_foreground'])}, uncertain "
             f"{100 * row['uncertain']:.2f} %, inside {_cell(row['inside_before'])} -> "
             f"{_cell(row['inside_after'])}, {row['windows_left']} windows left"
+        )
+    for key, row in found["joined"].items():
+        lines.append(
+            f"  joined {key}: mean foreground {_cell(row['mean_foreground'])}, inside -> "
+            f"{_cell(row['inside_after'])}"
         )
     return [*lines, f"  chosen: {found['chosen']}"]
 
