@@ -26,6 +26,7 @@ On a GPU: `--device cuda --scenes 100 --validation 30`, with models trained ther
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,9 @@ def main(words: list[str] | None = None) -> None:
     found: dict[str, Any] = {
         "what": __doc__, "machine": machine(), "asked": ASKED, "threshold": THRESHOLD,
     }  # fmt: skip
+    if options.out.exists():  # a piece that is left out now stays as it was
+        stood = json.loads(options.out.read_text())
+        found |= {name: stood[name] for name in ("phantom", "em") if name in stood}
     if not options.skip_phantom:
         networks = networks_of(options.ensemble, options.mae, options)
         work = Work.draw(options.scenes, options.validation, options.size)
