@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-mitochondria demo-full test test-slow test-faults check bench tiles score clean
+.PHONY: help install demo demo-mitochondria demo-full test test-slow test-faults test-cluster test-slurm check bench tiles score clean
 
 help:
 	@echo "make demo       segment a real image on a local cluster and look at it (3 minutes)"
@@ -13,6 +13,8 @@ help:
 	@echo "make demo-full  the whole chain on two frames of 4000 x 3000 (see README for the time)"
 	@echo "make test       style, types, layers and tests"
 	@echo "make test-slow  the tests that take longer"
+	@echo "make test-cluster  runs through Dask-Gateway and separate schedulers, workers killed"
+	@echo "make test-slurm  a run through a Slurm of one node (Debian's slurm-wlm and munge, as root)"
 	@echo "make test-faults N=40  runs that are killed, damaged and starved, against whole ones"
 	@echo "make bench      throughput and memory, beside the peers"
 	@echo "make tiles      how tile settings change the score, on validation images"
@@ -48,6 +50,12 @@ test: check
 
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+test-cluster: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cluster --ignore tests/cluster/test_slurm.py
+
+test-slurm: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cluster/test_slurm.py
 
 # Seeds, those of them with the bundled network, how many at once; STORE is a folder or s3:// prefix.
 N ?= 40

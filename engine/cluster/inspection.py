@@ -174,8 +174,13 @@ def _differences(wanted: Mapping[str, str]) -> list[str]:
     return [
         f"{name} {found} instead of {version}"
         for name, version in wanted.items()
-        if (found := _version(name)) != version
+        if not _same(found := _version(name), version)
     ]
+
+
+def _same(found: str, wanted: str) -> bool:
+    """Whether two versions are the same; of code, where digests or files are."""
+    return bool({*found.split()} & {*wanted.split()})
 
 
 def _networks(job: Job) -> tuple[Network, ...]:
@@ -218,12 +223,14 @@ def _version(name: str) -> str:
 
 @cache
 def _code() -> str:
-    """Digest of our own sources, as they were when this process was first asked."""
+    """Digest of our own sources, and where they lie, as this process first found them.
+
+    The same files may have another digest by now: whoever edits them while a cluster runs knows.
+    """
     digest = hashlib.sha256()
-    for package in ("engine", "tiling"):
-        spec = find_spec(package)
-        root = Path(spec.origin).parent if spec and spec.origin else Path()
+    engine, tiling = (Path(find_spec(name).origin or "") for name in ("engine", "tiling"))  # type: ignore[union-attr] # this module is of the one and needs the other
+    for root in (engine.parent, tiling.parent):
         for file in sorted(root.rglob("*.py")):
             digest.update(f"{file.relative_to(root).as_posix()}\n".encode())
             digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
+    return f"{digest.hexdigest()[:12]} {engine}:{engine.stat().st_ino}"
