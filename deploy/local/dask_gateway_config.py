@@ -29,7 +29,7 @@ c.SimpleAuthenticator.password = os.environ["TILEWRIGHT_GATEWAY_PASSWORD"]
 
 c.TilewrightLimits.max_workers = 8
 c.TilewrightLimits.max_cores = os.cpu_count() or 1
-# As the chart does: load_subconfig would not show it the limits, and be silent if it were not there.
+# As the chart does; load_subconfig would not show it the limits, and be silent without the file.
 options = HERE.parent / "gateway" / "config" / "options.py"
 exec(compile(options.read_text(encoding="utf-8"), str(options), "exec"))
 

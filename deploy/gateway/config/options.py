@@ -94,8 +94,20 @@ def configuration(options: object) -> dict[str, object]:
 
 
 fields = [
-    Integer("worker_cores", 2, min=1, max=LIMITS["max_cores"], label="Cores of a worker"),
-    Float("worker_memory", 4.0, min=1, max=LIMITS["max_memory_gib"], label="Memory, GiB"),
+    Integer(
+        "worker_cores",
+        min(2, LIMITS["max_cores"]),
+        min=1,
+        max=LIMITS["max_cores"],
+        label="Cores of a worker",
+    ),
+    Float(
+        "worker_memory",
+        min(4.0, LIMITS["max_memory_gib"]),
+        min=1,
+        max=LIMITS["max_memory_gib"],
+        label="Memory, GiB",
+    ),
     Integer("worker_threads", 2, min=1, max=8, label="Regions that a worker does at once"),
     Integer("idle_timeout_s", 900, min=60, max=LIMITS["max_idle_timeout_s"], label="Idle, s"),
     Environment("environment", {}, label="Environment of scheduler and workers"),
