@@ -36,4 +36,4 @@ exec(compile(options.read_text(encoding="utf-8"), str(options), "exec"))
 # With this Python, whatever PATH says.
 c.ClusterConfig.scheduler_cmd = [sys.executable, "-m", "dask", "scheduler"]
 c.ClusterConfig.worker_cmd = [sys.executable, "-m", "dask", "worker"]
-c.ClusterConfig.environment = {"DASK_CONFIG": str(HERE.parent / "dask")}
+c.ClusterConfig.environment = {"DASK_CONFIG": str(HERE.parent / "dask" / "config.yaml")}

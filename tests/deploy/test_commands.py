@@ -81,6 +81,15 @@ def test_environment_is_that_of_workers(name: str) -> None:
     assert {name: found.get(name) for name in WORKER_ENVIRONMENT} == WORKER_ENVIRONMENT
 
 
+@pytest.mark.parametrize("name", ["slurm/tilewright.sbatch", "local/dask_gateway_config.py"])
+def test_dask_reads_the_file_and_writes_nothing_beside_it(name: str) -> None:
+    # Given a folder, dask-gateway and dask-kubernetes would put their defaults there.
+    lines = [line for line in (DEPLOY / name).read_text().splitlines() if "DASK_CONFIG" in line]
+    assert len(lines) == 1
+    assert "config.yaml" in lines[0]
+    assert [each.name for each in (DEPLOY / "dask").iterdir()] == ["config.yaml"]
+
+
 def test_dask_settings_are_those_of_clusters_that_we_start() -> None:
     (ours,) = collect_yaml([str(DEPLOY / "dask")])
     said: dict[str, Any] = {}

@@ -117,6 +117,6 @@ def test_one_machine_offers_the_same_less_images_and_gpus(
     assert config.ClusterConfig.cluster_max_workers == 8
     found = asked(config, worker_cores=1)
     assert "image" not in found
-    assert found["environment"]["DASK_CONFIG"].endswith("deploy/dask")
+    assert found["environment"]["DASK_CONFIG"].endswith("deploy/dask/config.yaml")
     assert config.DaskGateway.address.startswith("127.0.0.1:")
     assert config.Proxy.address.startswith("127.0.0.1:")
