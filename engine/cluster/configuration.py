@@ -82,7 +82,7 @@ def server_environment(settings: ClusterSettings) -> dict[str, str]:
     """
     found = dict(WORKER_ENVIRONMENT)
     found |= {_variable(name): str(DASK_SETTINGS[name]) for name in _SERVER_SETTINGS}
-    found[_variable("distributed.scheduler.idle-timeout")] = f"{settings.idle_timeout_s}s"
+    found[_variable("distributed.scheduler.idle-timeout")] = f"{settings.idle_timeout_s:g}s"
     return found | passed_environment(settings)
 
 

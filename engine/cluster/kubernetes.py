@@ -14,6 +14,7 @@ from engine.cluster.arriving import end_when_idle, wait_for_worker
 from engine.cluster.configuration import WAIT_S, server_environment
 from engine.cluster.extras import require
 from engine.cluster.inspection import inspect_cluster
+from engine.cluster.quota import needs, shortfalls
 from engine.errors import ResourceError
 
 if TYPE_CHECKING:
@@ -46,7 +47,13 @@ _SAFE = {
 
 
 def check(spec: ClusterSpec) -> None:
-    """Refuse where no Kubernetes answers, the namespace is missing or the operator is not there."""
+    """Refuse where no Kubernetes answers, namespace or operator are missing, a quota is too small.
+
+    Raises
+    ------
+    ResourceError
+        If so.
+    """
     kr8s = require("kr8s", "kubernetes")
     require("dask_kubernetes.operator", "kubernetes")
     try:
@@ -55,9 +62,12 @@ def check(spec: ClusterSpec) -> None:
         # Also tells whether we may: a namespace of others, or none, has no list for us.
         list(kr8s.get(KIND, namespace=api.namespace, api=api))
         _check_namespace(kr8s, api)
-    except (kr8s.APITimeoutError, kr8s.ServerError, kr8s.NotFoundError, OSError, ValueError) as err:
+        if spec.settings.name is None:
+            _check_quota(kr8s, api, cluster_description(spec, _new_name()))
+    except (OSError, ValueError) as err:
         raise _refused(err) from err
     except Exception as err:
+        # Of the client and of what it stands on.
         if type(err).__module__.partition(".")[0] not in ("kr8s", "httpx", "httpcore"):
             raise
         raise _refused(err) from err
@@ -76,6 +86,7 @@ def start(spec: ClusterSpec) -> Iterator[Client]:
     check(spec)
     settings = spec.settings
     operator = require("dask_kubernetes.operator", "kubernetes")
+    failures = require("dask_kubernetes.exceptions", "kubernetes")
     wait_s = settings.wait_s or WAIT_S
     description = None if settings.name else cluster_description(spec, _new_name())
     name = settings.name or str((description or {})["metadata"]["name"])
@@ -92,7 +103,7 @@ def start(spec: ClusterSpec) -> Iterator[Client]:
                 resource_timeout=int(max(1, wait_s)),
                 quiet=True,
             )
-        except (OSError, RuntimeError, ValueError) as err:
+        except (OSError, RuntimeError, ValueError, failures.SchedulerStartupError) as err:
             raise _refused(err) from err
         with (
             cluster,
@@ -140,25 +151,18 @@ def cluster_description(spec: ClusterSpec, name: str) -> dict[str, Any]:
     scheduler = parts["scheduler"]["spec"]
     scheduler["containers"][0]["args"] = ["dask", "scheduler", "--host", "0.0.0.0"]
     worker = parts["worker"]["spec"]
-    _fill(scheduler, settings, dict(_SCHEDULER), {})
-    limits = {"memory": f"{settings.worker_memory_gib}Gi"}
-    requests = limits | {"cpu": str(settings.worker_cores or 1)}
-    if settings.gpus:
-        limits |= {"nvidia.com/gpu": str(settings.gpus)}
-    _fill(worker, settings, requests, limits)
+    _fill(scheduler, settings, _SCHEDULER)
+    size = {"cpu": f"{settings.worker_cores or 1:g}", "memory": f"{settings.worker_memory_gib:g}Gi"}
+    _fill(worker, settings, size | ({"nvidia.com/gpu": "1"} if settings.gpus else {}))
     _tolerate(worker, settings)
     return described
 
 
-def _fill(
-    pod: dict[str, Any],
-    settings: ClusterSettings,
-    requests: dict[str, str],
-    limits: dict[str, str],
-) -> None:
+def _fill(pod: dict[str, Any], settings: ClusterSettings, size: dict[str, str]) -> None:
     """Give a pod its size, its secrets and no rights that it does not need."""
     container = pod["containers"][0]
-    container["resources"] = {"requests": requests, "limits": limits or dict(requests)}
+    # Equal, so that a node that runs short ends other pods first.
+    container["resources"] = {"requests": dict(size), "limits": dict(size)}
     container["securityContext"] = _SAFE
     if settings.secret is not None:
         container["envFrom"] = [{"secretRef": {"name": settings.secret}}]
@@ -208,11 +212,37 @@ def _remove(name: str, settings: ClusterSettings) -> None:
 
 def _check_namespace(kr8s: Any, api: Any) -> None:  # noqa: ANN401
     """Refuse a namespace that is not there, where we may look."""
+    if _allowed(kr8s, "namespaces", api.namespace, api=api) == []:
+        raise ResourceError(
+            where=f"{WHERE}, namespace {api.namespace}",
+            expected="a namespace that exists",
+            found="none of that name",
+            remedy="Add --cluster-set namespace=NAME, or make it: kubectl create namespace "
+            f"{api.namespace}.",
+        )
+
+
+def _check_quota(kr8s: Any, api: Any, description: dict[str, Any]) -> None:  # noqa: ANN401
+    """Refuse a cluster that a quota of the namespace would keep from starting in full."""
+    quotas = _allowed(kr8s, "resourcequotas", namespace=api.namespace, api=api) or []
+    short = list(shortfalls(needs(description), [dict(quota.raw) for quota in quotas]))
+    if short:
+        raise ResourceError(
+            where=f"{WHERE}, namespace {api.namespace}",
+            expected="a cluster within the quota of the namespace",
+            found="; ".join(short),
+            remedy="Ask for fewer or smaller workers, or raise the quota.",
+        )
+
+
+def _allowed(kr8s: Any, *words: str, **options: Any) -> list[Any] | None:  # noqa: ANN401
+    """Objects of Kubernetes; None where we may not look at them."""
     try:
-        list(kr8s.get("namespaces", api.namespace, api=api))
+        return list(kr8s.get(*words, **options))
     except kr8s.ServerError as err:
         if err.response is None or err.response.status_code != 403:
             raise
+        return None
 
 
 def _new_name() -> str:
