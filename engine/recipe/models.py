@@ -133,7 +133,7 @@ class FlagSettings(_Section):
     fn_max_covered: float = Field(0.5, ge=0, le=1, strict=False)
     """Largest share of a false-negative candidate that lies under objects."""
     stop: Literal["never", "early"] = "never"
-    """early: a field of 512 pixels is left once its flags are settled."""
+    """early: a field of 2048 pixels is left once its flags are settled."""
     risk: float = Field(0.005, ge=0, lt=0.5, strict=False)
     """Share of a field's flags that all defenses may decide differently, where `stop` is early."""
 

@@ -30,8 +30,12 @@ if TYPE_CHECKING:
     from engine.recipe import FlagSettings
     from engine.stages.base import Frame, Pipeline
 
-#: Side in pixels of the fields that are left early: whole periods of the defenses.
-FIELD_SIDE = 512
+#: Side in pixels of the fields that are left early: whole periods of the defenses, and a shard by
+#: default, so that no region computes another's field. In a small field one object near the votes
+#: that are needed is too large a share to leave it, and what lies around it is computed with it
+#: (2048 by 3072 pixels, votes of 71 defenses drawn on to 202 in 8 orders: fields of 512, 1024 and
+#: 2048 save 2, 3 and 9 times the tiles, at 99.7, 99.5 and 99.4 % the same flags).
+FIELD_SIDE = 2048
 
 #: Defenses that look at a field before it may be left: one without objects may still miss some.
 LEAST_LOOKED = 8
@@ -94,7 +98,7 @@ class Flags(Stage):
     settings: FlagSettings
     reach: float
     name = "flags"
-    version = 1
+    version = 2
 
     @property
     def around(self) -> int:

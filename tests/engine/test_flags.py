@@ -9,7 +9,12 @@ import pytest
 from journeys import Runner, make_bank, read, save_image
 
 from engine.errors import RefusedError
+from engine.methods.defenses import FIELD
 from engine.networks.model_folder import open_model
+from engine.recipe import FlagSettings, Storage
+from engine.stages.base import Frame, Pipeline
+from engine.stages.flags import FIELD_SIDE, Flags
+from tiling import Box
 
 COUNT = 6
 
@@ -81,6 +86,32 @@ def test_flags_do_not_depend_on_the_cut(
     rows = objects.to_pandas().set_index("id")
     for label in rows.index[rows.votes > 0][:5]:
         assert (votes[labels == label] == rows.votes[label]).all()
+
+
+def test_fields_lie_on_the_plane_whatever_is_wanted() -> None:
+    """Whole periods of the defenses, from the plane's first pixel; cut at the image's edge."""
+    frame = Frame((), (5000, 9000), 1, "uint8")
+
+    def fields(stop: str, wanted: Box) -> list[Box]:
+        settings = FlagSettings(stop=stop)
+        return Flags(frame, Pipeline(()), None, settings, 20.0).fields(wanted)
+
+    wanted = Box((2500, 3000), (4500, 9000))
+    assert fields("never", wanted) == [wanted]
+    found = fields("early", wanted)
+    assert FIELD_SIDE % FIELD == 0
+    assert [b.start for b in found] == [
+        (y, x) for y in (2048, 4096) for x in (2048, 4096, 6144, 8192)
+    ]
+    assert {b.stop for b in found} == {
+        (y, x) for y in (4096, 5000) for x in (4096, 6144, 8192, 9000)
+    }
+    assert set(found) <= set(fields("early", frame.bounds))
+    # A region of whole shards computes the fields of no other one.
+    shard = Storage().shard
+    assert fields("early", Box((shard, shard), (2 * shard, 2 * shard))) == [
+        Box((shard, shard), (2 * shard, 2 * shard))
+    ]
 
 
 def test_at_strength_0_nothing_is_flagged(
