@@ -14,14 +14,19 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from importlib import resources
 from pathlib import Path
 from typing import Literal
 
 from engine.errors import ModelError
 from engine.networks.model_folder import CONFIG_FILE, ModelFolder, bundled_models, open_model
 from engine.networks.unet_config import UNetConfig
-from engine.networks.weight_files import digest_files, find_weights, read_json, refuse_pickle
+from engine.networks.weight_files import (
+    digest_files,
+    find_weights,
+    package_path,
+    read_json,
+    refuse_pickle,
+)
 
 ENSEMBLE_FILE = "ensemble.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -268,4 +273,4 @@ def _wrong(file: Path, key: str, expected: str, found: object) -> ModelError:
 
 
 def _bundled_root() -> Path:
-    return Path(str(resources.files("engine.networks"))) / "bundled_ensembles"
+    return package_path("bundled_ensembles")

@@ -9,12 +9,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Literal
 
 from engine.errors import ModelError
-from engine.networks.weight_files import digest_files, find_weights, read_json, refuse_pickle
+from engine.networks.weight_files import (
+    digest_files,
+    find_weights,
+    package_path,
+    read_json,
+    refuse_pickle,
+)
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -282,4 +287,4 @@ def _is_int(value: object, low: int) -> bool:
 
 
 def _bundled_root() -> Path:
-    return Path(str(resources.files("engine.networks"))) / "bundled_maes"
+    return package_path("bundled_maes")

@@ -10,12 +10,17 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Literal
 
 from engine.errors import ModelError
-from engine.networks.weight_files import digest_files, find_weights, read_json, refuse_pickle
+from engine.networks.weight_files import (
+    digest_files,
+    find_weights,
+    package_path,
+    read_json,
+    refuse_pickle,
+)
 
 CONFIG_FILE = "config.json"
 THRESHOLDS_FILE = "thresholds.json"
@@ -298,4 +303,4 @@ def _require(ok: bool, field: str, rule: str, owner: object, where: str | None =
 
 
 def _bundled_root() -> Path:
-    return Path(str(resources.files("engine.networks"))) / "bundled"
+    return package_path("bundled")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PosixPath
 
 from engine.errors import ModelError
 
@@ -12,6 +12,30 @@ WEIGHT_FILES = ("weights.safetensors", "weights_best.h5")
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
 _HASH_PIECE_BYTES = 1 << 20
+
+
+#: Where this package lies in this process.
+PACKAGE = Path(__file__).parent
+
+
+class PackagePath(PosixPath):
+    """Path of a file that comes with this package; in another process, of the package there.
+
+    Examples
+    --------
+    >>> package_path("bundled").is_dir()
+    True
+    """
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if not self.is_relative_to(PACKAGE):
+            return Path, (str(self),)
+        return package_path, self.relative_to(PACKAGE).parts
+
+
+def package_path(*parts: str) -> Path:
+    """Path of a file of this package, as this process has it."""
+    return PackagePath(PACKAGE, *parts)
 
 
 def find_weights(path: Path) -> Path:

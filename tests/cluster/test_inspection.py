@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from journeys import Runner, read, save_image
 from own_cluster import OwnCluster, kill_family, own_cluster
 
 from engine.api import Silent
-from engine.cluster import ClusterSpec, open_cluster
+from engine.cluster import ClusterSpec, inspect_cluster, open_cluster
 from engine.errors import ResourceError
 from engine.networks.model_folder import open_model
 from engine.planning import make_plan
@@ -105,3 +106,25 @@ def test_one_that_comes_later_does_nothing(
     name = "labels/nuclei/0"
     ours, theirs = (read(tmp_path / f"{k}.ome.zarr", name) for k in ("here", "OUT"))
     assert np.array_equal(ours, theirs)
+
+
+def test_an_installation_at_another_place_serves(
+    cluster: OwnCluster, nuclei: np.ndarray, tmp_path: Path
+) -> None:
+    """As in an image: networks that come with the package are found where it lies there."""
+    site = tmp_path / "site"
+    for package in ("engine", "tiling"):
+        origin = Path(str(import_module(package).__file__)).parent
+        shutil.copytree(origin, site / package, ignore=shutil.ignore_patterns("__pycache__"))
+    image = save_image(tmp_path / "image.ome.zarr", nuclei)
+    job = make_plan(str(image), tmp_path / "OUT.ome.zarr", load_settings("nuclei", SETTINGS)).job
+    other = cluster.add_worker(PYTHONPATH=str(site))
+    try:
+        cluster.wait_for_workers(2)
+        with open_cluster(ClusterSpec(cluster.address, 1, 1)) as client:
+            inspect_cluster(client, "here", job)
+            found = {*client.run(lambda sent: str(sent.model.path), job).values()}
+    finally:
+        kill_family(other)
+    assert job.model is not None
+    assert found == {str(job.model.path), str(site / "engine/networks/bundled/nuclei-fluo")}
