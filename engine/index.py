@@ -76,7 +76,9 @@ def make_index(job: Job, records: Iterable[Record]) -> Index:
         reach = max(reach, float(record.notes["reach"]))
         cells = record.region.core.split(grid.cell)
         for cell, count in zip(cells, record.notes["counts"], strict=True):
-            counts[grid.number(record.region.plane, *cell.start) + 1] = count
+            # A part of an image that ran whole before has records outside of it too.
+            if cell.meets(job.area):
+                counts[grid.number(record.region.plane, *cell.start) + 1] = count
     shape = (len(planes), len(job.frame.planes))
     index = Index(
         np.array(planes, np.int64).reshape(shape),

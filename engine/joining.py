@@ -2,7 +2,8 @@
 
 Ids follow the chunks of the label image in C order and, within a chunk, the anchors in raster
 order, as those of star-convex objects do (`engine.labels`). Only the parts that touch a side of
-their cell are held at once, some 60 bytes each; the others are counted by their chunk.
+their cell are held at once, some 60 bytes each, and the sides of two rows of cells; the others are
+counted by their chunk.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from engine.store import Location, write_atomic
 from tiling import Box, Grid, Region
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from engine.ledger import Record
     from engine.methods.components import Edges
@@ -62,9 +63,16 @@ class Joined:
     kept: np.ndarray
     before: np.ndarray
 
+    @cached_property
+    def _by_cell(self) -> np.ndarray:
+        return np.argsort(self.cells, kind="stable")
+
     def rows(self, cell: int) -> np.ndarray:
-        """Rows of the parts of a cell."""
-        return np.flatnonzero(self.cells == cell)
+        """Rows of the parts of a cell, ascending."""
+        order = self._by_cell
+        low, high = np.searchsorted(self.cells, [cell, cell + 1], sorter=order)
+        found: np.ndarray = order[low:high]
+        return found
 
     def members(self, group: int) -> np.ndarray:
         """Rows of the parts of an object."""
@@ -103,7 +111,9 @@ def join_objects(job: Job, records: Iterable[Record]) -> Joined:
     for record in records:
         inner = record.region.core.split(chunks.cell)
         for box, count in zip(inner, record.notes["parts"], strict=True):
-            counts[chunks.number(record.region.plane, *box.start) + 1] += count
+            # A part of an image that ran whole before has records outside of it too.
+            if box.meets(job.area):
+                counts[chunks.number(record.region.plane, *box.start) + 1] += count
     found = [_plane(job, cells, plane) for plane in product(*map(range, job.frame.planes))]
     groups = np.cumsum([0, *(int(part[2].max(initial=-1)) + 1 for part in found)])
     cell, local, first, area = (np.concatenate([part[k] for part in found]) for k in (0, 1, 3, 4))
@@ -135,24 +145,23 @@ def join_objects(job: Job, records: Iterable[Record]) -> Joined:
 
 def _plane(job: Job, cells: Grid, plane: tuple[int, ...]) -> tuple[np.ndarray, ...]:
     """Parts of a plane that touch a side: cell, index, group, first pixel, area."""
-    inside = [
-        (index, cells.region((*plane, *index)).core)
-        for index in product(*(range(n) for n in cells.shape[-2:]))
-    ]
-    inside = [(index, box) for index, box in inside if box.meets(job.area)]
-    edges: dict[tuple[int, int], Edges] = {}
     first, area = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.int64)]
-    with ThreadPoolExecutor(_REQUESTS) as pool:
-        for (index, _), found in zip(
-            inside, pool.map(lambda one: load_edges(job, plane, one[1]), inside), strict=True
-        ):
-            edges[index[0], index[1]] = found[0]
-            first.append(found[1])
-            area.append(found[2])
-    parts, group = join_over_seams(edges, component_settings(job).connectivity)
-    rows, columns = cells.shape[-2:]
+
+    def rows() -> Iterator[tuple[int, dict[int, Edges]]]:
+        """Sides of the cells, row by row."""
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            for y in range(cells.shape[-2]):
+                boxes = [cells.region((*plane, y, x)).core for x in range(cells.shape[-1])]
+                inside = [(x, box) for x, box in enumerate(boxes) if box.meets(job.area)]
+                found = list(pool.map(lambda one: load_edges(job, plane, one[1]), inside))
+                first.extend(one[1] for one in found)
+                area.extend(one[2] for one in found)
+                yield y, {x: one[0] for (x, _), one in zip(inside, found, strict=True)}
+
+    parts, group = join_over_seams(rows(), component_settings(job).connectivity)
+    high, wide = cells.shape[-2:]
     number = int(np.ravel_multi_index(plane, cells.planes)) if plane else 0
-    cell = (number * rows + parts[:, 0]) * columns + parts[:, 1]
+    cell = (number * high + parts[:, 0]) * wide + parts[:, 1]
     return cell, parts[:, 2], group, np.concatenate(first), np.concatenate(area)
 
 

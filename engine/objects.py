@@ -116,11 +116,13 @@ def _owned(job: Job, joined: Joined, number: int, own: np.ndarray) -> tuple[Part
         if int(joined.local[row]) not in place:
             continue
         crossing += 1
-        for other in members[members != row]:
-            there = cell_box(job, int(joined.cells[other]))
+        others = members[members != row]
+        for cell_there in np.unique(joined.cells[others]):
+            there = cell_box(job, int(cell_there))
             found = load_parts(job, there.plane, there.core)
-            collected.append(found.take(joined.local[other : other + 1]))
-            group.append(np.array([place[int(joined.local[row])]]))
+            chosen = others[joined.cells[others] == cell_there]
+            collected.append(found.take(joined.local[chosen]))
+            group.append(np.full(len(chosen), place[int(joined.local[row])]))
     united = Parts.concatenate(collected).united(np.concatenate(group), len(mine))
     return united, crossing
 

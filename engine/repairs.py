@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.components import save_components
+from engine.methods.entropy import FULL
 from engine.pixels import read_layer, write_layer
 from engine.planning.elements import CLASSES, ENTROPY, INITIAL, REPAIRS
 from engine.stages.base import Place, Raster
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from engine.planning import Job
     from engine.stages.base import Made
     from engine.stages.inpaint import Repair
-    from tiling import Region
+    from tiling import Box, Region
 
 
 def repair_region(job: Job, region: Region) -> Done:
@@ -41,10 +42,7 @@ def repair_region(job: Job, region: Region) -> Done:
     """
     wanted = {CLASSES: region.core}
     boxes = job.repair_pipeline().fold(wanted)
-    given = {
-        name: Raster(boxes[name], read_layer(job, name, region.plane, boxes[name])[None])
-        for name in (INITIAL, ENTROPY)
-    }
+    given = {name: _known(job, name, region, boxes[name]) for name in (INITIAL, ENTROPY)}
 
     def run(launch: Launch) -> Made:
         pipeline = job.with_launch(launch).repair_pipeline()
@@ -63,6 +61,17 @@ def repair_region(job: Job, region: Region) -> Done:
     return Done(notes, tuple(stored))
 
 
+def _known(job: Job, name: str, region: Region, box: Box) -> Raster:
+    """Read a map where the run made it; beyond the part that is done all is uncertain.
+
+    What an earlier, larger run left there must not decide what this one makes.
+    """
+    inside = box.clip(job.area)
+    values = np.full((1, *box.shape), FULL if name == ENTROPY else 0, np.uint8)
+    values[0][inside.slices(box.start)] = read_layer(job, name, region.plane, inside)
+    return Raster(box, values)
+
+
 def repairs_table(job: Job, plane: tuple[int, ...], repairs: Sequence[Repair]) -> pa.Table:
     """Rows of repairs, in lattice order.
 
@@ -71,7 +80,8 @@ def repairs_table(job: Job, plane: tuple[int, ...], repairs: Sequence[Repair]) -
     pyarrow.Table
         Plane; box ``y0, x0, y1, x1`` around the uncertain patches, half-open, in pixels and in
         micrometres; how many they are, their mean entropy in [0, 1], pixels that changed, whether
-        they were left as they are, and pixels of each class ``before_`` and ``after_``.
+        they were left as they are since nothing near them can be trusted, and pixels of each class
+        ``before_`` and ``after_``. Patches far from any foreground stay background, unmarked.
     """
     layer = job.layer(CLASSES)
     columns: dict[str, pa.Array] = {}

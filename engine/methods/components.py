@@ -21,7 +21,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Literal
 
     Connectivity = Literal[4, 8]
@@ -173,14 +173,15 @@ def cell_edges(numbers: np.ndarray) -> Edges:
 
 
 def join_over_seams(
-    edges: Mapping[tuple[int, int], Edges], connectivity: Connectivity
+    rows: Iterable[tuple[int, Mapping[int, Edges]]], connectivity: Connectivity
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find which parts of different cells belong to one object.
 
     Parameters
     ----------
-    edges : mapping of (row, column) to Edges
-        Of the cells of one plane; cells that are missing join nothing.
+    rows : iterable of (int, mapping of int to Edges)
+        Row of cells and its cells by column, rows ascending; two rows are held at once. Cells
+        that are missing join nothing.
     connectivity : {4, 8}
         Neighbours of a pixel.
 
@@ -192,37 +193,76 @@ def join_over_seams(
     group : ndarray of shape (n,), int64
         Number of its object, from 0; the same for parts that are joined.
     """
-    offsets, rows = {}, [np.zeros((0, 3), np.int64)]
-    touching = {cell: edges[cell].touching() for cell in sorted(edges)}
-    total = 0
-    for cell, found in touching.items():
-        offsets[cell] = total
-        total += len(found)
-        rows.append(np.column_stack([np.tile(cell, (len(found), 1)), found]).reshape(-1, 3))
-    pairs = [np.zeros((0, 2), np.int64)]
-    for one, other, sides in _seams(edges):
-        both = _meeting(*sides, connectivity)
-        for k, cell in enumerate((one, other)):
-            both[:, k] = offsets[cell] + np.searchsorted(touching[cell], both[:, k] - 1)
-        pairs.append(both)
-    links = np.concatenate(pairs)
-    if connectivity == 8:
-        links = np.concatenate([links, _corners(edges, offsets, touching)])
-    graph = coo_array((np.ones(len(links), bool), (links[:, 0], links[:, 1])), (total, total))
+    found: list[np.ndarray] = [np.zeros((0, 3), np.int64)]
+    links: list[np.ndarray] = [np.zeros((0, 2), np.int64)]
+    above, total = _Row(-2, {}, 0), 0
+    for number, edges in rows:
+        row = _Row(number, edges, total)
+        total = row.stop
+        found += [row.parts(column) for column in sorted(edges)]
+        links += row.beside(connectivity)
+        if above.number == number - 1:
+            links += above.below(row, connectivity)
+        above = row
+    pairs = np.concatenate(links)
+    graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), (total, total))
     _, group = connected_components(graph, directed=False) if total else (0, np.zeros(0))
-    return np.concatenate(rows), np.asarray(group, np.int64)
+    return np.concatenate(found), np.asarray(group, np.int64)
 
 
-def _seams(
-    edges: Mapping[tuple[int, int], Edges],
-) -> Iterator[tuple[tuple[int, int], tuple[int, int], tuple[np.ndarray, np.ndarray]]]:
-    """Yield both cells of each seam, and the parts on its two sides."""
-    for (row, column), mine in edges.items():
-        below, beside = (row + 1, column), (row, column + 1)
-        if below in edges:
-            yield (row, column), below, (mine.bottom, edges[below].top)
-        if beside in edges:
-            yield (row, column), beside, (mine.right, edges[beside].left)
+class _Row:
+    """A row of cells, whose parts that touch a side are numbered on from `start`."""
+
+    def __init__(self, number: int, edges: Mapping[int, Edges], start: int) -> None:
+        self.number = number
+        self._edges = edges
+        self._touching = {column: edges[column].touching() for column in sorted(edges)}
+        self._start = {}
+        for column, touching in self._touching.items():
+            self._start[column] = start
+            start += len(touching)
+        self.stop = start
+
+    def parts(self, column: int) -> np.ndarray:
+        """Row, column and index of the parts of a cell: (n, 3) int64."""
+        touching = self._touching[column]
+        cell = np.tile((self.number, column), (len(touching), 1))
+        return np.column_stack([cell, touching]).reshape(-1, 3).astype(np.int64)
+
+    def beside(self, connectivity: Connectivity) -> list[np.ndarray]:
+        """Pairs of parts of neighbouring cells of the row."""
+        links = []
+        for column, mine in self._edges.items():
+            if column + 1 in self._edges:
+                both = _meeting(mine.right, self._edges[column + 1].left, connectivity)
+                links.append(self._linked(column, self, column + 1, both))
+        return links
+
+    def below(self, other: _Row, connectivity: Connectivity) -> list[np.ndarray]:
+        """Pairs of parts of this row and of the next one, over corners too where these count."""
+        links, steps = [], (0, 1, -1) if connectivity == 8 else (0,)
+        for column, mine in self._edges.items():
+            for step in steps:
+                if column + step not in other._edges:
+                    continue
+                one, two = mine.bottom, other._edges[column + step].top
+                if step:
+                    # Cells that meet at a corner: one pixel of each.
+                    one, two = (one[-1:], two[:1]) if step > 0 else (one[:1], two[-1:])
+                both = _meeting(one, two, connectivity)
+                links.append(self._linked(column, other, column + step, both))
+        return links
+
+    def _linked(self, column: int, other: _Row, its: int, both: np.ndarray) -> np.ndarray:
+        """Pairs of parts of two cells, as numbers of the plane: (n, 2) int64."""
+        numbers = self.numbers(column, both[:, 0]), other.numbers(its, both[:, 1])
+        return np.stack(numbers, axis=1)
+
+    def numbers(self, column: int, parts: np.ndarray) -> np.ndarray:
+        """Numbers of parts of a cell, given as on its sides: one more than their indices."""
+        places = np.searchsorted(self._touching[column], parts - 1)
+        numbers: np.ndarray = self._start[column] + places
+        return numbers
 
 
 def _meeting(one: np.ndarray, other: np.ndarray, connectivity: Connectivity) -> np.ndarray:
@@ -233,22 +273,3 @@ def _meeting(one: np.ndarray, other: np.ndarray, connectivity: Connectivity) -> 
     found = [np.stack([a, b], axis=1)[(a > 0) & (b > 0)] for a, b in shifts]
     pairs: np.ndarray = np.unique(np.concatenate(found), axis=0).astype(np.int64)
     return pairs
-
-
-def _corners(
-    edges: Mapping[tuple[int, int], Edges],
-    offsets: Mapping[tuple[int, int], int],
-    touching: Mapping[tuple[int, int], np.ndarray],
-) -> np.ndarray:
-    """Pairs of parts that meet where four cells meet: (n, 2) int64."""
-    found = []
-    for (row, column), mine in edges.items():
-        for step, own, theirs in ((1, -1, 0), (-1, 0, -1)):
-            cell = (row + 1, column + step)
-            if cell not in edges:
-                continue
-            a, b = int(mine.bottom[own]), int(edges[cell].top[theirs])
-            if a and b:
-                at = [((row, column), a), (cell, b)]
-                found.append([offsets[c] + np.searchsorted(touching[c], v - 1) for c, v in at])
-    return np.array(found, np.int64).reshape(-1, 2)

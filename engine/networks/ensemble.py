@@ -248,7 +248,8 @@ def _referred_model(values: Mapping[str, object], file: Path) -> ModelFolder:
         raise _wrong(file, "model", "a bundled model or a path relative to this folder", model)
     if model in bundled_models() or not (file.parent / model).is_dir():
         return open_model(model)
-    return open_model(str(file.parent / model))
+    # Workers may stand in another folder than the user.
+    return open_model(str((file.parent / model).resolve()))
 
 
 def _names(values: Mapping[str, object], key: str, file: Path, least: int) -> tuple[str, ...]:

@@ -116,7 +116,12 @@ def worker_bytes(job: Job, region: int, threads: int) -> int:
     if job.classes is not None and job.classes.objects:
         labelling = max(labelling, drawn**2 * LABEL_BYTES // 2 + job.shard**2 * PART_BYTES)
     weights = _weight_bytes(job)
-    each = max(reading + core.size, statistics, labelling, copying)
+    writing = core.size
+    if job.classes is not None and job.ensemble is not None:
+        kept = 4 * len(job.ensemble.classes) if job.classes.keep else 0
+        parts = job.shard**2 * PART_BYTES if job.classes.objects else 0
+        writing += core.size * (2 + kept) + parts
+    each = max(reading + writing, statistics, labelling, copying)
     return PROCESS_BYTES + weights + computing + threads * each
 
 

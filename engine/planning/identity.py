@@ -47,6 +47,10 @@ _PARTS = {
 }
 
 
+#: Settings by which the pass that makes the final class map counts and measures parts of objects.
+_COUNTED = ("classes.objects.classes", "classes.objects.connectivity", "classes.objects.min_area")
+
+
 def version_parts(job: Job) -> dict[str, str]:
     """Versions of the kinds of passes that a job has, as parts of its digest."""
     kinds = sorted({step.kind for step in job.passes()})
@@ -89,7 +93,8 @@ def outputs(job: Job) -> list[str]:
 
 def _chosen(parts: Mapping[str, str], kind: str) -> dict[str, str]:
     """Parts that a kind of pass depends on, its version included."""
-    wanted = _PARTS[kind]
+    maker = "repair" if "mae.weights" in parts else "regions"
+    wanted = (*_PARTS[kind], *(_COUNTED if kind == maker else ()))
     return {
         name: value
         for name, value in parts.items()

@@ -218,7 +218,7 @@ class Job:
             msg = "a job that repairs nothing has no such stages"
             raise TypeError(msg)
         pixels = self._launch.tiles * self.network.tiling.tile**2
-        return Pipeline((Inpaint(self.frame, self.mae, settings.threshold, pixels),))
+        return Pipeline((Inpaint(self.frame, self.mae, settings.threshold, pixels, self.area),))
 
     @property
     def _launch(self) -> Launch:

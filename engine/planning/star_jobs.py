@@ -29,7 +29,7 @@ def add_stars(
     """Add the network that finds star-convex objects, and the defenses that doubt them."""
     model = open_model(recipe.segment.model)
     # Workers may stand in another folder than the user.
-    model = replace(model, path=model.path.absolute(), weights=model.weights.absolute())
+    model = replace(model, path=model.path.resolve(), weights=model.weights.resolve())
     _check_model(model, job.frame.channels, recipe)
     segment = recipe.segment.model_copy(
         update={

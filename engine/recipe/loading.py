@@ -46,6 +46,7 @@ _RULES = {
     "model_type": "a section of settings",
     "tuple_type": "a list such as [0]",
     "too_short": "at least one entry",
+    "missing": "a value, for which there is no default",
 }
 _SETTINGS: TypeAdapter[Settings] = TypeAdapter(Settings)
 

@@ -12,13 +12,13 @@ from tiling import Tiling
 #: Names of label images and tables; those of other arrays and tables of OUT are taken.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 _TAKEN = {
-    *("image", "probability", "flag_votes", "suspects"),
+    *("image", "probability", "flag_votes", "suspects", "statistics", "flags"),
     *("classes", "classes_initial", "entropy", "repairs"),
 }
 
 
 def _free_name(name: str) -> str:
-    if name in _TAKEN:
+    if name in _TAKEN or name.startswith("probability-"):
         msg = f"a name that no other array or table of OUT has, got {name}"
         raise ValueError(msg)
     return name
@@ -75,6 +75,14 @@ class TilingSettings(_Section):
         RecipeError
             If the sizes contradict each other or the network.
         """
+        if self.tile < 2 * phase:
+            # The far edge of the image is reflected into its last tile.
+            raise RecipeError(
+                where="tiling.tile",
+                expected=f"at least {2 * phase}, twice what the network divides by",
+                found=str(self.tile),
+                remedy="Raise it.",
+            )
         try:
             return Tiling(self.tile, self.overlap, self.margin, phase, scale, self.blend)
         except ValueError as err:
@@ -141,7 +149,7 @@ class FlagSettings(_Section):
 class RepairSettings(_Section):
     """Which patches of a class map are filled in anew (Sauer et al., masked autoencoder)."""
 
-    model: str = "mitochondria"
+    model: str
     """Name of a bundled masked autoencoder, or path of the folder of one; of the same classes."""
     threshold: float = Field(0.4, gt=0, lt=1, strict=False)
     """Mean entropy above which a patch of 4 by 4 pixels is not trusted."""
@@ -161,11 +169,19 @@ class ComponentSettings(_Section):
 
     _free = field_validator("name")(_free_name)
 
+    @field_validator("classes")
+    @classmethod
+    def _once(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(classes)) < len(classes):
+            msg = f"each class once, got {', '.join(classes)}"
+            raise ValueError(msg)
+        return classes
+
 
 class ClassSettings(_Section):
     """A class map by an ensemble, its uncertainty, its repair, and objects made of it."""
 
-    ensemble: str = "mitochondria"
+    ensemble: str
     """Name of a bundled ensemble, or path of the folder of one."""
     entropy: Literal["soft", "vote"] = "soft"
     """Entropy of the mean of the members' probabilities, or of their votes."""
@@ -230,7 +246,7 @@ class SemanticRecipe(NetworkRecipe):
     """Classes of pixels by an ensemble, with entropy, repair and objects (Sauer et al.)."""
 
     method: Literal["semantic"]
-    classes: SemanticSettings = SemanticSettings()
+    classes: SemanticSettings
 
 
 Recipe = Annotated[IdentityRecipe | StarDistRecipe | SemanticRecipe, Field(discriminator="method")]

@@ -106,7 +106,7 @@ class Driver:
             steps = [(step, self._parts(step)) for step in self._job.passes() if step.tables]
             parts = {name: known for step, known in steps for name in step.tables}
             self._job = publish(self._job, self._ledger, self._document, parts)
-        remove_unused(self._job, self._journal)
+        remove_unused(self._job, self._ledger.read_run(), self._journal)
         report = self._report(complete=True)
         self._clean()
         return Outcome(complete=True, failures=(), report=report)

@@ -14,13 +14,16 @@ Each step can be repeated, so a crash between two of them is mended by the same 
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from engine.errors import OutputError
 from engine.ledger import FOLDER
-from engine.planning.elements import REPAIRS, SUSPECTS, VOTES_GROUP, shown_table
+from engine.planning.elements import shown_table
 from engine.running.outputs import write_metadata
-from engine.store import delete_all, image_groups, update_group
+from engine.store import delete_all, read_json, update_group
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -29,9 +32,6 @@ if TYPE_CHECKING:
     from engine.planning import Job
     from engine.store import Location
 
-
-#: What the paths of the maps that recipes make begin with; others are somebody else's.
-_OWN_MAPS = (VOTES_GROUP, "maps/entropy", "maps/probability/")
 
 #: Folders of what passes keep beside the arrays, by digest.
 _KEPT = ("objects", "flags", "components", "statistics/parts")
@@ -58,15 +58,33 @@ def publish(
     Job
         The run as it stands now.
     """
+    replaced = _named(ledger.read_run())
     ledger.write_next({**coming, "publishing": True})
     write_metadata(job)
     shown = replace(job, tables={name: shown_table(name) for name in job.tables})
     for name, folder in job.tables.items():
         if folder != shown.tables[name]:
             _move_parts(job.out, folder, shown.tables[name], parts[name])
-    ledger.write_run({**coming, "tables_at": shown.tables, "publishing": False, "wish": ""})
+    ledger.write_run(
+        {
+            **coming,
+            "tables_at": shown.tables,
+            "publishing": False,
+            "wish": "",
+            "replaced": sorted(replaced),
+        }
+    )
     ledger.clear_next()
     return shown
+
+
+def _named(document: Mapping[str, Any]) -> set[str]:
+    """Name the groups and tables that a run made, and those that it replaced before."""
+    arrays = {str(PurePosixPath(name).parent) for name in document["arrays"]}
+    # Level 0 of edition 2 lies in GROUP/e2/0.
+    groups = {re.sub(r"(^|/)e\d+$", "", group) for group in arrays} - {".", ""}
+    tables = {shown_table(name) for name in document.get("tables_at", {})}
+    return groups | tables | set(document.get("replaced", ()))
 
 
 def _move_parts(out: Location, source: str, target: str, parts: Collection[str]) -> None:
@@ -87,27 +105,22 @@ def _move(source: Location, target: Location) -> None:
         source.delete()
 
 
-def remove_unused(job: Job, journal: Journal) -> None:
+def remove_unused(job: Job, document: Mapping[str, Any], journal: Journal) -> None:
     """Remove arrays, tables, outlines, statistics and records that no document names.
 
-    Only what tilewright makes is looked at: editions of arrays, tables of label images.
+    Only what a run of ours made here is looked at: its groups, and those that it replaced. What
+    somebody else put into OUT stays.
     """
     out = job.out
     kept = {f"{layer.group}/{lv.path}".strip("/") for layer in job.layers for lv in layer.levels}
     groups = {layer.group for layer in job.layers}
-    names = {layer.name for layer in job.layers if layer.is_label and layer.group}
     for group in sorted(groups):
         _remove_arrays(out, group, kept)
-    for group in image_groups(out) if names else ():
-        if group.startswith(_OWN_MAPS) and group not in groups:
-            (out / group).remove()
-    for table in {SUSPECTS, REPAIRS} - set(job.tables) if names else ():
-        (out / shown_table(table)).remove()
-    for name in (out / "labels").children()[0]:
-        if names and name not in names:
-            update_group(out / "labels", {"labels": sorted(names)}, {})
-            (out / "labels" / name).remove()
-            (out / shown_table(name)).remove()
+    gone = set(document.get("replaced", ())) - groups - set(job.tables.values())
+    for place in sorted(gone):
+        if place.startswith("labels/"):
+            _unlist(out, place.removeprefix("labels/"))
+        (out / place).remove()
     digests = {digest[:16] for digest in job.digests.values()}
     for folder in (f"{FOLDER}/{name}" for name in _KEPT):
         for name in (out / folder).children()[0]:
@@ -118,6 +131,13 @@ def remove_unused(job: Job, journal: Journal) -> None:
             (out / FOLDER / "statistics" / name).delete()
     (out / FOLDER / "tables").remove()
     journal.forget(set(job.digests.values()))
+
+
+def _unlist(out: Location, name: str) -> None:
+    """Take a label image out of the list of label images."""
+    document = read_json(out / "labels" / "zarr.json", OutputError)
+    listed = document.get("attributes", {}).get("ome", {}).get("labels", [])
+    update_group(out / "labels", {"labels": [n for n in listed if n != name]}, {})
 
 
 def _remove_arrays(out: Location, group: str, kept: set[str]) -> None:

@@ -216,8 +216,13 @@ class Pipeline:
         boxes = self.fold(wanted)
         products: dict[str, Any] = dict(given)
         notes: dict[str, float] = {}
-        for stage in self.stages:
+        for k, stage in enumerate(self.stages):
             made = stage.run(products, boxes, place)
             products.update(made.products)
             notes.update({f"{stage.name}.{key}": value for key, value in made.notes.items()})
+            later = {name for one in self.stages[k + 1 :] for name in one.needs(boxes)}
+            for name in [n for n, one in products.items() if isinstance(one, Raster)]:
+                # A map that nobody takes any more would wait for what is written.
+                if name not in later and name not in wanted:
+                    del products[name]
         return Made(products, notes)

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 #: Windows that are cut out and filled in at once.
 MOST_WINDOWS = 256
 
-#: Bytes of activations per window in one launch: attention over all patches and their classes.
-WINDOW_BYTES = 12 * 2**20
-
 
 @dataclass(frozen=True)
 class Repair:
@@ -75,6 +72,8 @@ class Inpaint(Stage):
         Mean entropy above which a patch is masked.
     launch_pixels : int
         Pixels per launch of the other networks; as many go through this one.
+    area : Box
+        Part of every plane that is done: beyond it nothing is known, and nothing is told.
 
     Notes
     -----
@@ -90,6 +89,7 @@ class Inpaint(Stage):
     model: MaeFolder
     threshold: float
     launch_pixels: int
+    area: Box
     name = "inpaint"
     version = 1
 
@@ -116,7 +116,14 @@ class Inpaint(Stage):
 
     def device_memory(self, wanted: Mapping[str, Box]) -> int:
         """Bytes of the activations of one launch."""
-        return self._windows_at_once(self.launch_pixels) * WINDOW_BYTES
+        config = self.model.config
+        tokens, pixels = config.tokens + 1, config.window**2
+        heads = max(config.encoder_heads, config.decoder_heads)
+        width = max(config.encoder_dim, config.decoder_dim)
+        # Scores of attention of one window, and weights made of them.
+        attention = 3 * heads * tokens**2 * 4
+        each = tokens * width * (4 + 2 * config.mlp_ratio) * 4 + pixels * len(config.classes) * 8
+        return attention + self._windows_at_once(self.launch_pixels) * each
 
     def run(self, given: Mapping[str, Any], wanted: Mapping[str, Box], place: Place) -> Made:
         """Fill in what is uncertain; products are the map and the repairs that belong here."""
@@ -126,6 +133,7 @@ class Inpaint(Stage):
         result = classes.copy()
         windows = self._windows(box)
         doubtful = [w for w in windows if self._uncertain(entropy, w.own, under).any()]
+        mine = [w for w in windows if _begins(w.own, box)]
         repairs: list[Repair] = []
         for first in range(0, len(doubtful), MOST_WINDOWS):
             some = doubtful[first : first + MOST_WINDOWS]
@@ -133,12 +141,12 @@ class Inpaint(Stage):
             for window, pixels, left in zip(some, filled, blind, strict=True):
                 own = window.own.slices(under.start)
                 result[own] = pixels[window.own.slices(window.tile.start)]
-                if box.contains(Box(window.own.start, tuple(n + 1 for n in window.own.start))):
+                if _begins(window.own, box):
                     repairs.append(self._repair(classes, result, entropy, window.own, under, left))
         part = result[box.slices(under.start)]
         notes = {
-            "windows": len(windows),
-            "windows_run": len(doubtful),
+            "windows": len(mine),
+            "windows_run": sum(_begins(w.own, box) for w in doubtful),
             "left": sum(repair.left for repair in repairs),
             "repaired_pixels": sum(repair.changed for repair in repairs),
         }
@@ -207,7 +215,9 @@ class Inpaint(Stage):
             for j in columns:
                 spans = [a.counted(k) for a, k in zip(lattice.axes, (i, j), strict=True)]
                 own = Box(tuple(s[0] for s in spans), tuple(s[1] for s in spans))
-                found.append(_Window(lattice.tile_box((i, j)), own.clip(inner)))
+                own = own.clip(inner).clip(self.area.snap(patch))
+                if not own.empty:
+                    found.append(_Window(lattice.tile_box((i, j)), own))
         return found
 
     def _under(self, box: Box) -> Box:
@@ -220,3 +230,8 @@ class Inpaint(Stage):
         missing = [n - have for n, have in zip(under.shape, inside.shape, strict=True)]
         # A plane may be smaller than what is missing: symmetric padding repeats.
         return np.pad(inside, [(0, n) for n in missing], mode="symmetric")
+
+
+def _begins(own: Box, box: Box) -> bool:
+    """Whether the part that a window decides begins in a box: it is told of there."""
+    return box.contains(Box(own.start, tuple(n + 1 for n in own.start)))

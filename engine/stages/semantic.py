@@ -76,11 +76,11 @@ class Segment(Stage):
         return {"normalised": self.lattice.reach(self._box(wanted)).clip(self.frame.bounds)}
 
     def memory(self, wanted: Mapping[str, Box]) -> int:
-        """Bytes of the mean, of the votes, of the padded image, and of one band and launch."""
+        """Bytes of mean, votes and weights, of the image and its padded copy, and of a launch."""
         box, classes = self._box(wanted), len(self.ensemble.classes)
-        padded = self.lattice.reach(box).size * self.frame.channels * 4
-        each = classes * (4 + self.votes)
-        return self.device_memory(wanted) + box.size * each + padded
+        image = 2 * self.lattice.reach(box).size * self.frame.channels * 4
+        each = classes * (4 + self.votes) + 4
+        return self.device_memory(wanted) + box.size * each + image
 
     def device_memory(self, wanted: Mapping[str, Box]) -> int:
         """Bytes of one band with its softmax, and of the activations of one launch."""
@@ -108,13 +108,15 @@ class Segment(Stage):
                     sums.add(places, logits.permute(0, 2, 3, 1))
                 self._add(sums, row, mean, counts)
                 sums.move_past(row)
+            # Before the next one is loaded, which may need the memory.
+            del network, sums
             if self.in_turn:
                 release_member(member)
         mean /= np.float32(len(members))
         products = {"class_probability": Raster(box, mean)}
         if counts is not None:
             products["class_votes"] = Raster(box, counts)
-        return Made(products, {"tiles": plan.tiles * len(members)})
+        return Made(products, {"tiles": plan.tiles})
 
     def _add(
         self, sums: BandSums, row: TileRow, mean: np.ndarray, counts: np.ndarray | None

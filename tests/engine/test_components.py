@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from engine.methods.components import (
+    Edges,
     Parts,
     cell_edges,
     join_over_seams,
@@ -27,16 +28,17 @@ def test_joined_parts_are_the_components_of_the_plane(
     rng = np.random.default_rng(seed)
     classes = rng.integers(1, 4, (23, 19)) * (rng.random((23, 19)) < density)
     classes, entropy = classes.astype(np.uint8), rng.integers(0, 256, (23, 19)).astype(np.uint8)
-    edges, parts, rows = {}, [], []
+    edges: dict[int, dict[int, Edges]] = {}
+    parts, rows = [], []
     for i, top in enumerate(range(0, 23, cell[0])):
         for j, left in enumerate(range(0, 19, cell[1])):
             place = (slice(top, top + cell[0]), slice(left, left + cell[1]))
             numbers = number_parts(classes[place] > 0, connectivity)  # type: ignore[arg-type]
             found = measure_parts(numbers, classes[place], entropy[place], (top, left), 4)
-            edges[i, j] = cell_edges(numbers)
+            edges.setdefault(i, {})[j] = cell_edges(numbers)
             rows += [(i, j, k) for k in range(len(found))]
             parts.append(found)
-    joined, group = join_over_seams(edges, connectivity)  # type: ignore[arg-type]
+    joined, group = join_over_seams(edges.items(), connectivity)  # type: ignore[arg-type]
     assert [tuple(row) for row in joined.tolist()] == sorted(set(map(tuple, joined.tolist())))
     number = {tuple(row): g for row, g in zip(joined.tolist(), group.tolist(), strict=True)}
     # Parts that touch no side are objects by themselves.
