@@ -259,7 +259,7 @@ class Storage(_Section):
     chunk: int = Field(512, ge=32, le=8192)
     shard: int = Field(2048, ge=32, le=65536)
     with_image: bool = False
-    """Copy the source into OUT as its root image; else the root shows the probability map."""
+    """Copy the source into OUT as its root image; else the root shows the first map."""
 
     @model_validator(mode="after")
     def _whole_chunks(self) -> Storage:

@@ -71,7 +71,7 @@ def read_class_data(options: UNetOptions) -> ClassData:
     if options.val_images is not None and options.val_labels is not None:
         train, val = samples, _read(options.val_images, options.val_labels, options, None)
     else:
-        train, val = split_pairs(samples, options.val_fraction, options.seed)
+        train, val = _split(samples, options)
     check_channels((*train, *val))
     if len(train) < options.members:
         raise InputError(
@@ -81,6 +81,20 @@ def read_class_data(options: UNetOptions) -> ClassData:
             "fewer members.",
         )  # fmt: skip
     return ClassData(train, val)
+
+
+def _split(
+    samples: tuple[Sample, ...], options: UNetOptions
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Split by image at random; of a single stack set the last slices apart.
+
+    Neighbouring slices resemble each other: chosen at random they would flatter.
+    """
+    stacks = {sample.name.rsplit(" ", 1)[0] for sample in samples}
+    if len(stacks) > 1 or len(samples) < 2:
+        return split_pairs(samples, options.val_fraction, options.seed)
+    apart = min(max(1, round(len(samples) * options.val_fraction)), len(samples) - 1)
+    return samples[:-apart], samples[-apart:]
 
 
 def subset(samples: Sequence[Sample], options: UNetOptions, member: int) -> tuple[Sample, ...]:
