@@ -9,31 +9,39 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from engine.api import check_workers
+from engine.batch.beginning import begin
 from engine.batch.document import DOCUMENT, Document, Row, read_document
-from engine.batch.finding import find_images
-from engine.batch.naming import name_images
+from engine.batch.naming import INGESTED
 from engine.batch.summary import page, totals
-from engine.batch.working import AllStopError, Ended, Options, Working, cluster_spec
-from engine.cluster import check_cluster
-from engine.errors import InterruptedRunError, OutputError
-from engine.ledger import FOLDER, Lease, Ledger, beating
-from engine.planning.changes import named_changes
-from engine.recipe import digest_parts
+from engine.batch.working import AllStopError, Ended, Working
+from engine.errors import (
+    InterruptedRunError,
+    LeaseLostError,
+    OutputError,
+    RefusedError,
+    StoppedRunError,
+)
+from engine.ledger import Lease, Ledger, beating
 from engine.running import ClusterHost
-from engine.store import Location, check_store, write_atomic, write_json
+from engine.store import write_atomic, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Future
 
+    from engine.batch.beginning import Begun
     from engine.batch.listening import BatchListener
     from engine.batch.naming import Image
+    from engine.batch.options import Options
     from engine.ledger import Pulse
     from engine.running import SharedCluster
+    from engine.store import Location
 
 #: Threads of the driver, started as images need them.
 MOST_THREADS = 64
+
+#: What a batch writes beside results.
+DOCUMENTS = (DOCUMENT, "summary.json", "summary.md")
 
 #: How often the driver looks whether it should stop.
 TICK_S = 0.5
@@ -96,30 +104,12 @@ def run_batch(what: str, dest: str, options: Options, listener: BatchListener) -
     InterruptedRunError
         If it is asked to stop; what is done stays done.
     """
-    folder = _checked_folder(dest)
-    found = find_images(what, folder)
-    parts = _parts(options)
-    document = read_document(folder) or Document(parts)
-    _check_parts(folder, document.parts, parts)
-    known = {row.source: row.name for row in document.rows.values()}
-    images = name_images(found.sources, found.root, known)
-    for image in images:
-        row = Row(image.name, image.source, image.foreign)
-        document.rows.setdefault(image.name, row)
-    check_workers(options.settings.resources, options.cluster)
-    if options.cluster != "local":
-        check_cluster(cluster_spec(options))
+    begun = begin(what, dest, options)
+    folder, refused = begun.folder, False
     lease = Lease.acquire(Ledger(folder), tell=listener.waiting)
     try:
         with beating(lease) as pulse:
-            batch = _Batch(folder, document, listener)
-            done = sum(document.rows[image.name].state == "done" for image in images)
-            listener.images_found(len(images), done)
-            batch.save(anyway=True)
-            try:
-                batch.run(images, Working(folder, options, listener), pulse)
-            finally:
-                batch.save(anyway=True)
+            _run(begun, options, listener, pulse)
     except KeyboardInterrupt as err:
         raise InterruptedRunError(
             where=f"batch '{folder}'",
@@ -127,9 +117,32 @@ def run_batch(what: str, dest: str, options: Options, listener: BatchListener) -
             found="a request to stop",
             remedy="What is done is kept: give the same command again to continue.",
         ) from err
+    except RefusedError:
+        refused = begun.fresh
+        raise
     finally:
         lease.release()
-    return BatchOutcome(folder, tuple(document.rows[image.name] for image in images))
+        _clean(folder, begun.document, refused=refused)
+    return BatchOutcome(folder, begun.rows)
+
+
+def _run(begun: Begun, options: Options, listener: BatchListener, pulse: Pulse) -> None:
+    """Do all images, with the lease held."""
+    # Another batch may have ended while this one waited for it.
+    latest = read_document(begun.folder)
+    begun.document.rows.update(latest.rows if latest else {})
+    batch = _Batch(begun.folder, begun.document, listener)
+    listener.images_found(len(begun.images), sum(row.state == "done" for row in begun.rows))
+    batch.save(anyway=True)
+    try:
+        batch.run(begun.images, Working(begun.folder, options, listener), pulse)
+    except LeaseLostError:
+        # The document is another's now.
+        raise
+    except BaseException:
+        batch.save(anyway=True)
+        raise
+    batch.save(anyway=True)
 
 
 @dataclass
@@ -196,9 +209,15 @@ class _Batch:
         if not anyway and now - self._written < self._took / _SHARE:
             return
         rows = list(self.document.rows.values())
-        write_json(self.folder / DOCUMENT, self.document.to_json())
-        write_json(self.folder / "summary.json", totals(rows))
-        write_atomic(self.folder / "summary.md", page(self.folder.name, rows).encode())
+        document, short, text = (self.folder / name for name in DOCUMENTS)
+        try:
+            write_json(document, self.document.to_json())
+            write_json(short, totals(rows))
+            write_atomic(text, page(self.folder.name, rows).encode())
+        except OutputError as err:
+            raise StoppedRunError(
+                where=err.where, expected=err.expected, found=err.found, remedy=err.remedy
+            ) from err
         self._written = time.monotonic()
         self._took = self._written - now
 
@@ -207,52 +226,12 @@ class _Batch:
             raise KeyboardInterrupt
 
 
-def _checked_folder(dest: str) -> Location:
-    """Folder of the batch, if it is free or holds one.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written or holds something else.
-    """
-    folder = Location.parse(dest, OutputError)
-    check_store(folder, OutputError)
-    if folder.url.startswith("http"):
-        found = "a web server, which takes no data"
-    elif folder.suffix == ".zarr":
-        found = f"'{folder.name}', the name of one result"
-    elif folder.is_file():
-        found = "a file"
-    else:
-        folders, files = folder.children()
-        others = [name for name in (*folders, *files) if name not in (FOLDER, DOCUMENT)]
-        if DOCUMENT in files or not others:
-            return folder
-        found = f"a folder that holds '{others[0]}' and no batch"
-    raise OutputError(
-        where=f"--out {dest}",
-        expected="a new folder for results, or one of an earlier batch",
-        found=found,
-        remedy="Choose another folder; nothing there was touched.",
-    )
-
-
-def _parts(options: Options) -> dict[str, str]:
-    """Name what decides pixels, as far as it is the same for all images."""
-    storage = options.settings.storage.model_dump(mode="json")
-    extra = {f"storage.{name}": str(value) for name, value in storage.items()}
-    if options.pixel_size_um is not None:
-        extra["pixel size"] = str(options.pixel_size_um)
-    return digest_parts(options.settings.recipe, extra)
-
-
-def _check_parts(folder: Location, kept: dict[str, str], parts: dict[str, str]) -> None:
-    """Refuse to continue a batch with other settings."""
-    changes = named_changes(kept, parts)
-    if changes:
-        raise OutputError(
-            where=f"--out {folder}",
-            expected="the settings that the batch there was started with",
-            found=changes,
-            remedy="Choose another folder, or give the settings of before.",
-        )
+def _clean(folder: Location, document: Document, *, refused: bool) -> None:
+    """Remove folders that are empty, and all that a batch left which could not begin."""
+    if refused and all(row.state == "waiting" for row in document.rows.values()):
+        for name in DOCUMENTS:
+            (folder / name).delete()
+        Ledger(folder).folder.remove()
+    for place in (folder / INGESTED, folder):
+        if place.is_local and place.is_folder() and not any(map(bool, place.children())):
+            place.remove()

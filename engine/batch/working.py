@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from engine.api import Silent, check_networks
 from engine.batch.naming import INGESTED
+from engine.batch.options import cluster_spec
 from engine.batch.rows import done_row, missing_row, report_of, report_there
-from engine.cluster import ClusterSpec
-from engine.device import choose_device, visible_gpus
 from engine.errors import (
     InterruptedRunError,
     LeaseLostError,
@@ -24,7 +23,6 @@ from engine.errors import (
 )
 from engine.planning import make_ingest_plan, make_plan
 from engine.planning.many import settle_resources
-from engine.recipe import IdentityRecipe
 from engine.running import execute
 from engine.store import Location
 
@@ -32,8 +30,10 @@ if TYPE_CHECKING:
     from engine.batch.document import Row
     from engine.batch.listening import BatchListener
     from engine.batch.naming import Image
+    from engine.batch.options import Options
+    from engine.cluster import ClusterSpec
     from engine.planning import Job, Plan
-    from engine.recipe import ClusterSettings, Settings
+    from engine.recipe import Settings
     from engine.running import Outcome, SharedCluster
 
 _LOG = logging.getLogger(__name__)
@@ -59,34 +59,6 @@ class AllStopError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What holds for every image of a batch.
-
-    Parameters
-    ----------
-    settings : Settings
-        Recipe, storage and resources.
-    cluster : str
-        "local", "gateway", "kubernetes", "slurm" or the address of a scheduler.
-    cluster_settings : ClusterSettings
-        What the cluster is told.
-    at_once : int or None
-        Images in work at a time; twice the workers where None, within bounds.
-    keep_ingested : bool
-        Whether what was ingested stays beside the results.
-    pixel_size_um : float or None
-        Side of a pixel of every file that is ingested, in place of what it says.
-    """
-
-    settings: Settings
-    cluster: str
-    cluster_settings: ClusterSettings
-    at_once: int | None = None
-    keep_ingested: bool = True
-    pixel_size_um: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Ended:
     """How a try of an image ended.
 
@@ -100,20 +72,6 @@ class Ended:
 
     row: Row
     stopped: StoppedRunError | None = None
-
-
-def cluster_spec(options: Options) -> ClusterSpec:
-    """Cluster that options ask for."""
-    settings = options.settings
-    resources, network = settings.resources, not isinstance(settings.recipe, IdentityRecipe)
-    here = options.cluster == "local" and network and choose_device(resources.device) == "cuda"
-    return ClusterSpec(
-        options.cluster,
-        resources.workers or 1,
-        resources.threads,
-        options.cluster_settings,
-        visible_gpus() if here else (),
-    )
 
 
 class Working:

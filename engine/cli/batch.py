@@ -52,7 +52,7 @@ def batch(
 ) -> None:
     """Run a recipe on many images: OME-Zarr, or slides and TIFFs that are ingested on the way."""
     from engine.batch.driving import run_batch
-    from engine.batch.working import Options
+    from engine.batch.options import Options
     from engine.recipe import load_cluster_settings, load_settings, with_cluster
 
     given = {"region": region, "workers": workers, "device": device}

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
 from engine.cluster import open_cluster
+from engine.errors import RefusedError
 from engine.running.execution import SharedCluster
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ class ClusterHost:
         self._spec = spec
         self._check = check
         self._asked = threading.Event()
-        self._open = threading.Event()
+        self._settled = threading.Event()
         self._client: Client | None = None
+        self._failure: RefusedError | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -64,17 +66,26 @@ class ClusterHost:
 
         Raises
         ------
-        ResourceError
-            If none can be had.
+        RefusedError
+            If none can be had; the runs that wait get it too.
         """
-        if self._asked.is_set() and not self._open.is_set():
+        if not self._asked.is_set() or self._settled.is_set():
+            return
+        try:
             self._client = self._stack.enter_context(open_cluster(self._spec()))
-            self._open.set()
+        except RefusedError as err:
+            self._failure = err
+            raise
+        finally:
+            self._settled.set()
 
     def _await(self) -> Client:
         """Wait for the client."""
         self._asked.set()
         while self._client is None:
+            if self._failure is not None:
+                # Each run takes back what it has begun.
+                raise self._failure
             self._check()
-            self._open.wait(_TICK_S)
+            self._settled.wait(_TICK_S)
         return self._client

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from engine.batch.document import Row, read_document
 from engine.batch.finding import find_images
 from engine.batch.naming import common_root, name_images, safe_name
 from engine.batch.summary import page, totals
-from engine.errors import InputError
+from engine.errors import InputError, ResourceError
 from engine.store import Location, open_array
 
 Batch = Callable[..., Answer]
@@ -179,6 +180,25 @@ def test_other_settings_and_other_folders_are_refused(
     tilewright("status", "full").refuses("full")
 
 
+@pytest.mark.usefixtures("images")
+def test_what_no_image_can_do_without_is_refused_and_leaves_no_trace(
+    batch: Batch,
+    tilewright: Command,
+    cluster_address: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ("batch", "images", "--out", "out")
+    tilewright(*words, "--cluster", "nope").refuses("--cluster nope")
+    tilewright(*words, "--cluster", cluster_address, "--workers", "3").refuses("--workers", "3")
+    tilewright(*words, "--set", "segment.model=none").refuses("model", "none")
+    with monkeypatch.context() as patch:
+        error = ResourceError(where="a", expected="b", found="c", remedy="d.")
+        patch.setattr("engine.running.sharing.open_cluster", Mock(side_effect=error))
+        batch("images").refuses("error a: expected b, found c. d.")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("what", "message"),
     [
@@ -263,7 +283,7 @@ def test_tiffs_are_ingested_on_the_way(batch: Batch, images: Path, tmp_path: Pat
     expected = dict.fromkeys(("c", "d", "t4", "t5"), "done") | {"bad": "quarantined"}
     assert states(out) == expected
     assert np.array_equal(result(out, "t4"), pixels(4))
-    assert not list((out / "ingested").glob("*.zarr"))
+    assert not (out / "ingested").exists()
     assert rows(out)["t4"].foreign
     before = rows(out)["t4"]
     (images / "y/bad.tif").unlink()
@@ -283,7 +303,7 @@ def test_a_bucket_holds_images_slides_and_results(
     batch: Batch,
     tilewright: Command,
     tmp_path: Path,
-    bucket: str,
+    bucket: str,  # noqa: F811
     s3_server: str,  # noqa: F811
 ) -> None:
     tifffile.imwrite(tmp_path / "images/t 1.tif", pixels(7))
