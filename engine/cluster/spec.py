@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from engine.recipe import ClusterSettings
+from engine.recipe import ClusterSettings, check_complete
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,11 @@ class ClusterSpec:
     gpus : tuple of str
         GPUs of a local cluster, by the names that ``CUDA_VISIBLE_DEVICES`` takes; each worker
         sees one. None where workers compute on the CPU.
+
+    Raises
+    ------
+    RecipeError
+        If the address is none, or its settings lack what it cannot be started without.
     """
 
     address: str
@@ -33,3 +38,6 @@ class ClusterSpec:
     threads: int
     settings: ClusterSettings = field(default_factory=ClusterSettings)
     gpus: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_complete(self.address, self.settings)

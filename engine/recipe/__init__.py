@@ -3,6 +3,7 @@
 from engine.recipe.clusters import (
     ClusterSettings,
     backend_of,
+    check_complete,
     load_cluster_settings,
     with_cluster,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "TilingSettings",
     "backend_of",
     "bundled_recipes",
+    "check_complete",
     "digest",
     "digest_parts",
     "load_cluster_settings",

@@ -193,20 +193,6 @@ def load_cluster_settings(
     document: dict[str, Any] = {}
     for assignment in assignments:
         _assign(document, assignment, backend)
-    if backend in ("kubernetes", "slurm") and not document.keys() & {"worker_memory_gib", "name"}:
-        raise RecipeError(
-            where=f"--cluster {cluster}",
-            expected="the memory of a worker",
-            found="nothing",
-            remedy="Add --cluster-set worker_memory_gib=8; `tilewright plan` says what it takes.",
-        )
-    if backend == "kubernetes" and not document.keys() & {"image", "name"}:
-        raise RecipeError(
-            where=f"--cluster {cluster}",
-            expected="the image of scheduler and workers",
-            found="none",
-            remedy="Add --cluster-set image=NAME:TAG.",
-        )
     started = "workers" in KEYS[backend]
     if started and not document.keys() & {"workers", "adapt_min", "adapt_max", "name"}:
         document["workers"] = workers
@@ -218,7 +204,7 @@ def load_cluster_settings(
                 remedy="Add --workers 4, or --cluster-set adapt_min=1 --cluster-set adapt_max=8.",
             )
     try:
-        return ClusterSettings.model_validate(document)
+        found = ClusterSettings.model_validate(document)
     except ValidationError as err:
         error = err.errors()[0]
         message = error["msg"].removeprefix("Value error, ").replace("Input should be ", "")
@@ -229,6 +215,35 @@ def load_cluster_settings(
             found=values or repr(error["input"]),
             remedy="Correct it.",
         ) from err
+    check_complete(cluster, found)
+    return found
+
+
+def check_complete(cluster: str, settings: ClusterSettings) -> None:
+    """Refuse a cluster without what it cannot be started without.
+
+    Raises
+    ------
+    RecipeError
+        If the size of a worker, or its image, is not said; or the cluster is none.
+    """
+    backend = backend_of(cluster)
+    if backend not in ("kubernetes", "slurm") or settings.name is not None:
+        return
+    if settings.worker_memory_gib is None:
+        raise RecipeError(
+            where=f"--cluster {cluster}",
+            expected="the memory of a worker",
+            found="nothing",
+            remedy="Add --cluster-set worker_memory_gib=8; `tilewright plan` says what it takes.",
+        )
+    if backend == "kubernetes" and settings.image is None:
+        raise RecipeError(
+            where=f"--cluster {cluster}",
+            expected="the image of scheduler and workers",
+            found="none",
+            remedy="Add --cluster-set image=NAME:TAG.",
+        )
 
 
 def with_cluster(resources: Resources, settings: ClusterSettings) -> Resources:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,16 @@ from hypothesis import strategies as st
 from journeys import save_image
 from kubernetes_stub import Stub, kubernetes_stub
 
+import engine.device
 from engine.cluster import ClusterSettings, ClusterSpec, Expected, complaints
 from engine.cluster.configuration import server_environment
 from engine.cluster.kubernetes import cluster_description
 from engine.cluster.quota import needs, quantity, shortfalls
+from engine.device import visible_gpus
 from engine.errors import RecipeError, ResourceError
-from engine.recipe import Resources, load_cluster_settings, with_cluster
+from engine.planning import make_plan
+from engine.planning.cost import choose_workers
+from engine.recipe import Resources, load_cluster_settings, load_settings, with_cluster
 from engine.recipe.clusters import KEYS
 
 #: The client keeps the last namespace in a process.
@@ -71,6 +75,12 @@ def test_settings_that_are_refused(
         assert fragment in str(refused.value)
 
 
+@pytest.mark.parametrize(("address", "found"), [("slurm", "memory"), ("nonsense", "tcp://host")])
+def test_a_cluster_that_cannot_be_started(address: str, found: str) -> None:
+    with pytest.raises(RecipeError, match=found):
+        ClusterSpec(address, 1, 1)
+
+
 def test_texts_stay_as_they_are_written() -> None:
     words = ("worker_memory_gib=4", "walltime=1:30:00", "environment.LEVEL=010", "account=007")
     found = load_cluster_settings("slurm", words, workers=3)
@@ -98,6 +108,36 @@ def test_only_listed_variables_are_passed(monkeypatch: pytest.MonkeyPatch) -> No
     assert found["DASK_DISTRIBUTED__SCHEDULER__IDLE_TIMEOUT"] == "1800s"
     assert found["DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES"] == "10"
     assert found["OMP_NUM_THREADS"] == "1"
+
+
+# --- GPUs of this machine ----------------------------------------------------------------------
+
+
+def test_gpus_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(engine.device, "PROC", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus() == ()
+    for name in ("0000:01:00.0", "0000:02:00.0"):
+        (tmp_path / "driver/nvidia/gpus" / name).mkdir(parents=True)
+    assert visible_gpus() == ("0", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-5f")
+    assert visible_gpus() == ("3", "GPU-5f")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == ()
+
+
+def test_one_worker_for_each_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nuclei: np.ndarray
+) -> None:
+    image = save_image(tmp_path / "image.ome.zarr", nuclei)
+    settings = load_settings("nuclei", ["storage.chunk=64", "storage.shard=64"])
+    job = make_plan(str(image), tmp_path / "OUT.ome.zarr", settings).job
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    monkeypatch.setattr("engine.planning.cost.cores", lambda: 7)
+    assert job.launch is not None
+    plenty = Resources(memory_gib=1000)
+    assert choose_workers(job.with_launch(replace(job.launch, device="cuda")), plenty) == 3
+    assert choose_workers(job.with_launch(replace(job.launch, device="cpu")), plenty) == 7
 
 
 # --- Slurm -------------------------------------------------------------------------------------
