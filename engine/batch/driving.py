@@ -26,7 +26,7 @@ from engine.running import ClusterHost
 from engine.store import write_atomic, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
     from engine.batch.beginning import Begun
@@ -131,11 +131,12 @@ def _run(begun: Begun, options: Options, listener: BatchListener, pulse: Pulse) 
     # Another batch may have ended while this one waited for it.
     latest = read_document(begun.folder)
     begun.document.rows.update(latest.rows if latest else {})
-    batch = _Batch(begun.folder, begun.document, listener)
+    working = Working(begun.folder, options, listener)
+    batch = _Batch(begun.folder, begun.document, listener, working.drop)
     listener.images_found(len(begun.images), sum(row.state == "done" for row in begun.rows))
     batch.save(anyway=True)
     try:
-        batch.run(begun.images, Working(begun.folder, options, listener), pulse)
+        batch.run(begun.images, working, pulse)
     except LeaseLostError:
         # The document is another's now.
         raise
@@ -152,6 +153,8 @@ class _Batch:
     folder: Location
     document: Document
     listener: BatchListener
+    drop: Callable[[Row], None]
+    _unsaved: list[Row] = field(default_factory=list)
     _written: float = 0.0
     _took: float = 0.0
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -197,6 +200,7 @@ class _Batch:
         if ended is None:
             return
         self.document.rows[ended.row.name] = ended.row
+        self._unsaved.append(ended.row)
         self.save()
         self.listener.image_ended(ended.row)
         self._stopped = self._stopped + 1 if ended.stopped else 0
@@ -220,6 +224,10 @@ class _Batch:
             ) from err
         self._written = time.monotonic()
         self._took = self._written - now
+        # Only now: without the row, an image whose copy is gone would be ingested again.
+        for row in self._unsaved:
+            self.drop(row)
+        self._unsaved = []
 
     def _check(self) -> None:
         if self._stop.is_set():

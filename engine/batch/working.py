@@ -117,6 +117,11 @@ class Working:
         """Where the result of an image goes."""
         return self._dest / f"{image.name}.ome.zarr"
 
+    def drop(self, row: Row) -> None:
+        """Remove what was ingested for an image that is done, where it is not to be kept."""
+        if row.foreign and row.state == "done" and not self._options.keep_ingested:
+            self._ingested(row.name).remove()
+
     def work(self, image: Image, row: Row, shared: SharedCluster) -> Ended:
         """Do one image, or find that it is done; only what concerns all images is raised.
 
@@ -172,6 +177,7 @@ class Working:
         """Row of an image after it was done; the one given where it stands already."""
         out, tag = self.place(image), _tag(image) if image.foreign else ""
         if image.foreign and row.state == "done" and row.tag == tag and report_there(out):
+            self.drop(row)
             return row
         source = image.source
         if image.foreign:
@@ -190,16 +196,13 @@ class Working:
             report = outcome.report
         elif row.state == "done":
             return row
-        if image.foreign and not self._options.keep_ingested:
-            Location(source).remove()
         return done_row(row, plan, report, tag)
 
     def _ingest_plan(self, image: Image) -> Plan:
         options = self._options
-        dest = self._dest / INGESTED / f"{image.name}.ome.zarr"
         plan = make_ingest_plan(
             image.source,
-            str(dest),
+            str(self._ingested(image.name)),
             self.settings.storage,
             self.settings.resources,
             options.pixel_size_um,
@@ -207,6 +210,10 @@ class Working:
         if self._settled is None:
             self._settle(plan.job)
         return plan
+
+    def _ingested(self, name: str) -> Location:
+        """Where the copy of an image goes."""
+        return self._dest / INGESTED / f"{name}.ome.zarr"
 
     def _run_plan(self, source: str, out: Location) -> Plan:
         """Plan a run with the resources of the batch, which the first plan settles."""

@@ -19,7 +19,7 @@ from engine.batch.finding import find_images
 from engine.batch.naming import common_root, name_images, safe_name
 from engine.batch.summary import page, totals
 from engine.errors import InputError, ResourceError
-from engine.store import Location, open_array
+from engine.store import Location, open_array, write_json
 
 Batch = Callable[..., Answer]
 
@@ -296,6 +296,27 @@ def test_tiffs_are_ingested_on_the_way(batch: Batch, images: Path, tmp_path: Pat
     assert batch("images/y", "--pixel-size", "0.5").code == 0
     assert np.array_equal(result(out, "t5"), pixels(6))
     assert (out / "ingested/t5.ome.zarr").is_dir()
+
+
+def test_a_copy_is_dropped_only_when_its_image_is_known_to_be_done(
+    batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tifffile.imwrite(tmp_path / "one.tif", pixels(1))
+    out = tmp_path / "out"
+
+    def dying(place: Location, document: dict[str, list[dict[str, str]]]) -> None:
+        if place.name == "batch.json" and "done" in {row["state"] for row in document["images"]}:
+            raise KeyboardInterrupt
+        write_json(place, document)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.batch.driving.write_json", dying)
+        assert batch("one.tif", "--drop-ingested").code == 130
+    assert (out / "ingested/one.ome.zarr").is_dir()
+    assert states(out) == {"one": "waiting"}
+    assert batch("one.tif", "--drop-ingested").code == 0
+    assert states(out) == {"one": "done"}
+    assert not (out / "ingested").exists()
 
 
 @pytest.mark.usefixtures("images")
