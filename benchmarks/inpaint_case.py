@@ -44,7 +44,7 @@ class Case:
         self.place = Place((), self.launch)
         self.frame = Frame((), (options.side, options.side), 1, "uint16")
         pixels = options.launch * self.mae.config.window**2
-        self.stage = Inpaint(self.frame, self.mae, THRESHOLD, pixels)
+        self.stage = Inpaint(self.frame, self.mae, THRESHOLD, pixels, self.frame.bounds)
 
     def classes(self) -> np.ndarray:
         """Phantom truth, tiled: (side, side) uint8 of classes that the autoencoder knows."""

@@ -116,7 +116,7 @@ class Networks:
         """Repair some planes at another threshold, by the stage; windows left as they were."""
         frame = Frame((), maps.initial.shape[1:], 1, "uint16")
         pixels = self.launch.tiles * self.mae.config.window**2
-        stage = Inpaint(frame, self.mae, threshold, pixels)
+        stage = Inpaint(frame, self.mae, threshold, pixels, frame.bounds)
         facts = (self.mae.sha256, threshold, self.launch, Inpaint.version)
         stacks = maps.initial[planes.start : planes.stop], maps.entropy[planes.start : planes.stop]
         file = self.folder / f"repair-{digest(np.stack(stacks), *facts)}.npz"
