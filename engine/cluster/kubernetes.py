@@ -33,6 +33,9 @@ KIND = "daskclusters.kubernetes.dask.org"
 #: What the scheduler takes: it holds no pixels.
 _SCHEDULER = {"cpu": "1", "memory": "2Gi"}
 
+#: Whose errors are told in our words.
+_PACKAGES = ("kr8s", "httpx", "httpcore", "dask_kubernetes")
+
 #: How long removing may take.
 _REMOVE_S = 60
 
@@ -56,7 +59,7 @@ def check(spec: ClusterSpec) -> None:
     """
     kr8s = require("kr8s", "kubernetes")
     require("dask_kubernetes.operator", "kubernetes")
-    try:
+    with _in_our_words():
         api = kr8s.api(namespace=spec.settings.namespace)
         api.timeout = configuration.CONNECT_TIMEOUT_S
         # Also tells whether we may: a namespace of others, or none, has no list for us.
@@ -64,13 +67,6 @@ def check(spec: ClusterSpec) -> None:
         _check_namespace(kr8s, api)
         if spec.settings.name is None:
             _check_quota(kr8s, api, cluster_description(spec, _new_name()))
-    except (OSError, ValueError) as err:
-        raise _refused(err) from err
-    except Exception as err:
-        # Of the client and of what it stands on.
-        if type(err).__module__.partition(".")[0] not in ("kr8s", "httpx", "httpcore"):
-            raise
-        raise _refused(err) from err
 
 
 @contextmanager
@@ -86,25 +82,20 @@ def start(spec: ClusterSpec) -> Iterator[Client]:
     check(spec)
     settings = spec.settings
     operator = require("dask_kubernetes.operator", "kubernetes")
-    failures = require("dask_kubernetes.exceptions", "kubernetes")
     wait_s = settings.wait_s or WAIT_S
     description = None if settings.name else cluster_description(spec, _new_name())
     name = settings.name or str((description or {})["metadata"]["name"])
+    make = operator.KubeCluster.from_name if settings.name else operator.KubeCluster
     with _removed(name, settings):
-        try:
-            cluster = operator.KubeCluster(
+        with _in_our_words():
+            cluster = make(
                 name=name,
                 namespace=settings.namespace,
                 custom_cluster_spec=description,
-                create_mode=operator.CreateMode.CONNECT_ONLY
-                if settings.name
-                else operator.CreateMode.CREATE_ONLY,
                 shutdown_on_close=False,
                 resource_timeout=int(max(1, wait_s)),
                 quiet=True,
             )
-        except (OSError, RuntimeError, ValueError, failures.SchedulerStartupError) as err:
-            raise _refused(err) from err
         with (
             cluster,
             Client(
@@ -249,11 +240,20 @@ def _new_name() -> str:
     return f"tilewright-{uuid4().hex[:8]}"
 
 
-def _refused(err: BaseException) -> ResourceError:
-    return ResourceError(
-        where=WHERE,
-        expected="a Kubernetes cluster with the Dask operator that takes the request",
-        found=f"{type(err).__name__}: {err}".strip(": "),
-        remedy="Check KUBECONFIG, the namespace and its quota, your rights (kubectl auth can-i "
-        "create daskclusters) and the operator (https://kubernetes.dask.org).",
-    )
+@contextmanager
+def _in_our_words() -> Iterator[None]:
+    """Tell what Kubernetes, or the client of its operator, refuses as an error of ours."""
+    try:
+        yield
+    except Exception as err:
+        # Of any of the packages below: their errors have no common type.
+        ours = isinstance(err, OSError | RuntimeError | ValueError)
+        if not ours and type(err).__module__.partition(".")[0] not in _PACKAGES:
+            raise
+        raise ResourceError(
+            where=WHERE,
+            expected="a Kubernetes cluster with the Dask operator that takes the request",
+            found=f"{type(err).__name__}: {err}".strip(": "),
+            remedy="Check KUBECONFIG, the namespace and its quota, your rights (kubectl auth can-i "
+            "create daskclusters) and the operator (https://kubernetes.dask.org).",
+        ) from err

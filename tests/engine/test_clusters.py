@@ -1,5 +1,6 @@
 """Clusters as far as no server is needed: settings, descriptions, refusals."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from journeys import save_image
 from kubernetes_stub import Stub, kubernetes_stub
 
 import engine.device
-from engine.cluster import ClusterSettings, ClusterSpec, Expected, complaints
+from engine.cluster import ClusterSettings, ClusterSpec, Expected, complaints, open_cluster
 from engine.cluster.configuration import server_environment
 from engine.cluster.kubernetes import cluster_description
 from engine.cluster.quota import needs, quantity, shortfalls
@@ -240,6 +241,20 @@ def test_a_quota_that_is_too_small(stub: Stub, tilewright: Command) -> None:
     answer = refused(tilewright, "kubernetes", *KUBE, *HERE)
     # Four workers of 2 GiB, and the scheduler.
     answer.refuses("limits.memory: 10.0Gi wanted, 8.0Gi left of 9Gi (quota 'lab')")
+
+
+# The operator's client leaves the cluster that it could not make to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_cluster_that_kubernetes_does_not_take(stub: Stub) -> None:
+    stub.refusal = "admission webhook denied the request"
+    asked = spec("kubernetes", "workers=1", *KUBE, *HERE, "wait_s=5")
+    with pytest.raises(ResourceError, match="admission webhook denied"), open_cluster(asked):
+        pass
+    made = {path for path in stub.asked if path.startswith("POST")}
+    assert made == {"POST /apis/kubernetes.dask.org/v1/namespaces/default/daskclusters"}
+    # It looks whether there is something to remove.
+    assert "daskclusters" in stub.asked[-1]
+    gc.collect()
 
 
 def test_no_kubernetes(tmp_path: Path) -> None:

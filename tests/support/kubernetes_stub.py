@@ -28,12 +28,15 @@ class Stub:
         Whether the operator's resources are installed.
     forbidden : tuple of str
         Plurals that may not be listed.
+    refusal : str
+        What it says to whoever wants to make something.
     """
 
     namespaces: tuple[str, ...] = ("default",)
     quotas: list[dict[str, Any]] = field(default_factory=list)
     operator: bool = True
     forbidden: tuple[str, ...] = ()
+    refusal: str = "exceeded quota: none"
     asked: list[str] = field(default_factory=list)
 
     def answer(self, path: str) -> tuple[int, dict[str, Any]]:
@@ -95,8 +98,15 @@ def kubernetes_stub(stub: Stub, folder: Path) -> Iterator[Path]:
     """Serve it until the block ends; yields a kubeconfig for it."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            stub.asked.append(f"POST {self.path}")
+            self._say(403, {"kind": "Status", "code": 403, "message": stub.refusal})
+
         def do_GET(self) -> None:
-            status, document = stub.answer(self.path)
+            self._say(*stub.answer(self.path))
+
+        def _say(self, status: int, document: dict[str, Any]) -> None:
             text = json.dumps(document).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
