@@ -120,7 +120,7 @@ def plan(
     wish = Wish(restart, recompute)
     trust = check == "records"
     known = load_cluster_settings(cluster, cluster_set, settings.resources.workers)
-    resources = with_cluster(settings.resources, known)
+    resources = with_cluster(settings.resources, cluster, known)
     settings = settings.model_copy(update={"resources": resources})
     prepared = make_plan(str(image), out, settings, within, wish, trust_input=trust)
     return checked(prepared, check)
@@ -351,7 +351,7 @@ def ingest(
     """
     given = resources or Resources()
     known = load_cluster_settings(cluster, cluster_set, given.workers)
-    given = with_cluster(given, known)
+    given = with_cluster(given, cluster, known)
     prepared = plan_ingest(source, dest, pixel_size_um, storage, given, overwrite=overwrite)
     return run_plan(prepared, cluster, listener, known)
 

@@ -45,8 +45,15 @@ class Launch:
     tiles: int
 
 
-def choose_device(asked: str) -> Device:
+def choose_device(asked: str, *, elsewhere: bool = False) -> Device:
     """Device for "auto", "cpu" or "cuda".
+
+    Parameters
+    ----------
+    asked : str
+        One of these.
+    elsewhere : bool
+        Whether the workers are on other machines, which this one does not see.
 
     Raises
     ------
@@ -54,6 +61,8 @@ def choose_device(asked: str) -> Device:
         If CUDA is asked for and this machine has no NVIDIA driver.
     """
     present = _has_cuda()
+    if asked == "cuda" and elsewhere:
+        return "cuda"
     if asked == "cuda" and not present:
         raise ResourceError(
             where="--device cuda",

@@ -59,7 +59,7 @@ def batch(
     chosen = [f"resources.{name}={value}" for name, value in given.items() if value is not None]
     settings = load_settings(recipe, [*(set_ or []), *chosen])
     asked = load_cluster_settings(cluster, cluster_set or (), settings.resources.workers)
-    resources = with_cluster(settings.resources, asked)
+    resources = with_cluster(settings.resources, cluster, asked)
     settings = settings.model_copy(update={"resources": resources})
     options = Options(settings, cluster, asked, at_once, keep_ingested, pixel_size)
     with BatchProgress(OUT) as progress:

@@ -264,7 +264,7 @@ def _on_cluster(
     from engine.recipe import load_cluster_settings, with_cluster
 
     asked = load_cluster_settings(cluster, assignments or (), settings.resources.workers)
-    resources = with_cluster(settings.resources, asked)
+    resources = with_cluster(settings.resources, cluster, asked)
     return settings.model_copy(update={"resources": resources}), asked
 
 

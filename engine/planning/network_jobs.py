@@ -29,7 +29,8 @@ def network_job(
 ) -> tuple[Job, dict[str, str]]:
     """Job of a recipe that runs networks, with everything chosen that was left open."""
     channels = find_channels(info, recipe.input.channels)
-    device = choose_device(settings.resources.device)
+    resources = settings.resources
+    device = choose_device(resources.device, elsewhere=resources.elsewhere)
     recipe = _general(recipe, channels)
     level = recipe.input.level
     height, width = info.levels[level].shape[-2:]

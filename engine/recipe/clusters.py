@@ -246,13 +246,19 @@ def check_complete(cluster: str, settings: ClusterSettings) -> None:
         )
 
 
-def with_cluster(resources: Resources, settings: ClusterSettings) -> Resources:
-    """Resources of a run whose workers have the number and memory that a cluster gives them."""
+def with_cluster(resources: Resources, cluster: str, settings: ClusterSettings) -> Resources:
+    """Resources of a run whose workers have the number, memory and device a cluster gives them."""
+    backend = backend_of(cluster)
+    if backend == "local":
+        return resources
     workers = resources.workers or settings.most_workers
-    memory = resources.memory_gib
+    memory, device = resources.memory_gib, resources.device
     if memory is None and workers is not None and settings.worker_memory_gib is not None:
         memory = _FILLED * workers * settings.worker_memory_gib
-    return resources.model_copy(update={"workers": workers, "memory_gib": memory})
+    if device == "auto" and backend != "address":
+        device = "cuda" if settings.gpus else "cpu"
+    found = {"workers": workers, "memory_gib": memory, "device": device, "elsewhere": True}
+    return resources.model_copy(update=found)
 
 
 def _assign(document: dict[str, Any], assignment: str, backend: Backend) -> None:

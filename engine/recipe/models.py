@@ -285,6 +285,9 @@ class Resources(_Section):
     retries: int = Field(3, ge=0)
     """How often a region that failed is tried again."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    elsewhere: bool = False
+    """Whether the workers are on other machines, whose devices this one does not see; ``--cluster``
+    says so by itself."""
 
 
 class Settings(_Section):

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from journeys import save_image
 from kubernetes_stub import Stub, kubernetes_stub
 
+import engine.api
 import engine.device
 from engine.cluster import ClusterSettings, ClusterSpec, Expected, complaints, open_cluster
 from engine.cluster.configuration import server_environment
@@ -91,10 +92,28 @@ def test_texts_stay_as_they_are_written() -> None:
 
 def test_a_plan_is_made_for_the_workers_that_will_be_there() -> None:
     asked = load_cluster_settings("gateway", ("adapt_min=1", "adapt_max=4", "worker_memory_gib=10"))
-    found = with_cluster(Resources(), asked)
+    found = with_cluster(Resources(), "gateway", asked)
     assert found.workers == 4
     assert found.memory_gib == pytest.approx(36)
-    assert with_cluster(Resources(memory_gib=5, workers=2), asked).memory_gib == 5
+    assert with_cluster(Resources(memory_gib=5, workers=2), "gateway", asked).memory_gib == 5
+    assert with_cluster(Resources(), "local", ClusterSettings()) == Resources()
+
+
+def test_gpus_of_workers_are_planned_for_without_one_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nuclei: np.ndarray
+) -> None:
+    monkeypatch.setattr(engine.device, "_has_cuda", lambda: False)
+    image = save_image(tmp_path / "image.ome.zarr", nuclei)
+    size = ("workers=2", "worker_memory_gib=16")
+    out = tmp_path / "OUT.ome.zarr"
+    with_gpus = engine.api.plan(image, out, cluster="gateway", cluster_set=(*size, "gpus=1"))
+    assert with_gpus.job.launch is not None
+    assert with_gpus.job.launch.device == "cuda"
+    without = engine.api.plan(image, out, cluster="gateway", cluster_set=size)
+    assert without.job.launch is not None
+    assert without.job.launch.device == "cpu"
+    with pytest.raises(ResourceError, match="an NVIDIA GPU and its driver"):
+        engine.api.plan(image, out, overrides=["resources.device=cuda"])
 
 
 def test_only_listed_variables_are_passed(monkeypatch: pytest.MonkeyPatch) -> None:
