@@ -23,6 +23,7 @@ from engine.errors import (
 )
 from engine.ledger import Lease, Ledger, beating
 from engine.running import ClusterHost
+from engine.running.logs import log_to_folder
 from engine.store import write_atomic, write_json
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def run_batch(what: str, dest: str, options: Options, listener: BatchListener) -
     folder, refused = begun.folder, False
     lease = Lease.acquire(Ledger(folder), tell=listener.waiting)
     try:
-        with beating(lease) as pulse:
+        with beating(lease) as pulse, log_to_folder(Ledger(folder).path("logs")):
             _run(begun, options, listener, pulse)
     except KeyboardInterrupt as err:
         raise InterruptedRunError(

@@ -19,6 +19,7 @@ from engine.batch.finding import find_images
 from engine.batch.naming import common_root, name_images, safe_name
 from engine.batch.summary import page, totals
 from engine.errors import InputError, ResourceError
+from engine.planning import Plan, make_plan
 from engine.store import Location, open_array, write_json
 
 Batch = Callable[..., Answer]
@@ -317,6 +318,25 @@ def test_a_copy_is_dropped_only_when_its_image_is_known_to_be_done(
     assert batch("one.tif", "--drop-ingested").code == 0
     assert states(out) == {"one": "done"}
     assert not (out / "ingested").exists()
+
+
+@pytest.mark.usefixtures("images")
+def test_a_defect_is_the_matter_of_one_image_and_in_the_log(
+    batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(image: str, *rest: object) -> Plan:
+        if "b.ome.zarr" in image:
+            raise ZeroDivisionError("by zero")
+        return make_plan(image, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.batch.working.make_plan", broken)
+        assert batch("images/x").code == 3
+    out = tmp_path / "out"
+    assert states(out) == {"a": "done", "b": "quarantined"}
+    assert rows(out)["b"].reason == "a defect of tilewright, ZeroDivisionError: by zero"
+    (log,) = (out / ".tilewright/logs").iterdir()
+    assert "ZeroDivisionError: by zero" in log.read_text()
 
 
 @pytest.mark.usefixtures("images")
