@@ -12,6 +12,7 @@ from engine.device import visible_gpus
 from engine.errors import (
     InputError,
     InterruptedRunError,
+    ModelError,
     OutputError,
     ResourceError,
     StoppedRunError,
@@ -102,8 +103,9 @@ def execute(
             driver = Driver(plan, cluster.client, listener, held)
             try:
                 return driver.run()
-            except (InputError, ResourceError):
-                # The image cannot be taken, or no worker could be had: no pixel was written.
+            except (InputError, ModelError, ResourceError):
+                # The image cannot be taken, or no worker could be had that serves: no pixel was
+                # written.
                 refused = not driver.made
                 raise
     except KeyboardInterrupt as err:

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import Command, commands_in
 from journeys import Runner, read, save_image
 from own_cluster import OwnCluster, kill_family, own_cluster
 
 from engine.api import Silent
-from engine.cluster import ClusterSpec, inspect_cluster, open_cluster
-from engine.errors import ResourceError
+from engine.cluster import ClusterSpec, check_cluster, inspect_cluster, inspection, open_cluster
+from engine.errors import ModelError, ResourceError
 from engine.networks.model_folder import open_model
 from engine.planning import make_plan
 from engine.recipe import load_settings
@@ -22,20 +21,12 @@ from engine.running import execute
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 SETTINGS = ("storage.chunk=128", "storage.shard=256", "tiling.tile=256")
-SMALL = tuple(word for setting in SETTINGS for word in ("--set", setting))
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnCluster]:
     with own_cluster(tmp_path_factory.mktemp("cluster"), workers=1) as found:
         yield found
-
-
-@pytest.fixture
-def tilewright(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Command:
-    return commands_in(tmp_path, monkeypatch, capsys)
 
 
 def other_torch(folder: Path) -> str:
@@ -46,24 +37,26 @@ def other_torch(folder: Path) -> str:
     return str(place.parent)
 
 
-#: A path that leads elsewhere in every process, as it does on another machine.
-MODEL = "/proc/self/cwd/mine"
-
-
 def test_a_worker_without_the_model_or_with_another(
-    cluster: OwnCluster, tilewright: Command, nuclei: np.ndarray
+    cluster: OwnCluster, nuclei: np.ndarray, tmp_path: Path
 ) -> None:
-    save_image(Path("image.ome.zarr"), nuclei)
-    shutil.copytree(open_model("nuclei-fluo").path, "mine")
-    words = ("run", "image.ome.zarr", "OUT.ome.zarr", "--set", f"segment.model={MODEL}", *SMALL)
-    words = (*words, "--cluster", cluster.address)
-    tilewright(*words).refuses("worker tcp://", f"model '{MODEL}' cannot be read", "every worker")
-    theirs = Path(shutil.copytree("mine", cluster.folder / "mine"))
-    known = (theirs / "thresholds.json").read_bytes()
-    (theirs / "thresholds.json").write_text('{"prob": 0.7, "nms": 0.4}')
-    tilewright(*words).refuses("worker tcp://", f"model '{MODEL}' has other bytes than here")
-    (theirs / "thresholds.json").write_bytes(known)
-    assert tilewright(*words).code == 0
+    """What a worker does not see is gone from a disk that both see, after the plan was made."""
+    image = save_image(tmp_path / "image.ome.zarr", nuclei)
+    mine = Path(shutil.copytree(open_model("nuclei-fluo").path, tmp_path / "mine"))
+    out = tmp_path / "OUT.ome.zarr"
+    settings = load_settings("nuclei", [*SETTINGS, f"segment.model={mine}"])
+    plan = make_plan(str(image), out, settings)
+    mine.rename(tmp_path / "hidden")
+    with pytest.raises(ModelError, match=r"worker tcp.*model .*mine' cannot be read.*every worker"):
+        execute(plan, cluster.address, Silent())
+    assert not out.exists()
+    shutil.copytree(tmp_path / "hidden", mine)
+    (mine / "thresholds.json").write_text('{"prob": 0.7, "nms": 0.4}')
+    with pytest.raises(ModelError, match=r"worker tcp.*mine' has other bytes than here"):
+        check_cluster(ClusterSpec(cluster.address, 1, 1), plan.job)
+    shutil.rmtree(mine)
+    (tmp_path / "hidden").rename(mine)
+    check_cluster(ClusterSpec(cluster.address, 1, 1), plan.job)
 
 
 def test_a_worker_of_another_version(cluster: OwnCluster, tmp_path: Path) -> None:
@@ -116,6 +109,8 @@ def test_an_installation_at_another_place_serves(
     for package in ("engine", "tiling"):
         origin = Path(str(import_module(package).__file__)).parent
         shutil.copytree(origin, site / package, ignore=shutil.ignore_patterns("__pycache__"))
+    # What others edit while the tests run is no other code.
+    inspection._code.cache_clear()
     image = save_image(tmp_path / "image.ome.zarr", nuclei)
     job = make_plan(str(image), tmp_path / "OUT.ome.zarr", load_settings("nuclei", SETTINGS)).job
     other = cluster.add_worker(PYTHONPATH=str(site))
