@@ -57,6 +57,8 @@ class Member:
         The file of weights; for StarDist that of the model.
     sha256 : str
         Digest of what decides its answers.
+    scale, shift : float
+        Of the logit of a StarDist model: ``scale * logit + shift`` is that of "pixel of an object".
     """
 
     name: str
@@ -65,6 +67,8 @@ class Member:
     network: UNetConfig | ModelFolder
     weights: Path
     sha256: str
+    scale: float = 1.0
+    shift: float = 0.0
 
     @property
     def n_classes(self) -> int:
@@ -219,8 +223,10 @@ def _open_member(path: Path) -> Member:
             return Member(path.name, path, "unet", _parse_unet(values, file), weights, digest)
         case "stardist":
             model = _referred_model(values, file)
-            digest = hashlib.sha256(f"stardist:{model.sha256}".encode()).hexdigest()
-            return Member(path.name, path, "stardist", model, model.weights, digest)
+            scale, shift = _number(values, "scale", file), _number(values, "shift", file)
+            facts = f"stardist:{model.sha256}:{scale!r}:{shift!r}"
+            digest = hashlib.sha256(facts.encode()).hexdigest()
+            return Member(path.name, path, "stardist", model, model.weights, digest, scale, shift)
         case other:
             raise _wrong(file, "architecture", " or ".join(ARCHITECTURES), other)
 
@@ -250,6 +256,14 @@ def _referred_model(values: Mapping[str, object], file: Path) -> ModelFolder:
         return open_model(model)
     # Workers may stand in another folder than the user.
     return open_model(str((file.parent / model).resolve()))
+
+
+def _number(values: Mapping[str, object], key: str, file: Path) -> float:
+    value = values.get(key)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value):  # type: ignore[arg-type] # checked before
+        raise _wrong(file, key, "a finite number", value)
+    return float(value)  # type: ignore[arg-type]
 
 
 def _names(values: Mapping[str, object], key: str, file: Path, least: int) -> tuple[str, ...]:

@@ -39,10 +39,15 @@ class OpenMember:
         In evaluation mode.
     launch : Launch
         Device, precision and tiles per launch.
+    scale, shift : float
+        Of a StarDist model's logit.
     """
 
-    def __init__(self, module: UNet | StarDistUNet, launch: Launch) -> None:
+    def __init__(
+        self, module: UNet | StarDistUNet, launch: Launch, scale: float = 1.0, shift: float = 0.0
+    ) -> None:
         self.device = torch.device(launch.device)
+        self._scaling = scale, shift
         self._module = module
         self._launch = launch
 
@@ -76,9 +81,10 @@ class OpenMember:
 
         Notes
         -----
-        StarDist answers [0, logit p], so that a softmax gives 1 - p and p. Its answer at a place
-        of the grid is for the first pixel of the cell (the targets are taken there); in between
-        we interpolate linearly, and after the last one it stays.
+        StarDist answers [0, scale logit p + shift], so that a softmax gives background and object;
+        its own p is the distance to the border, see `engine.training.unet_stardist`. Its answer at
+        a place of the grid is for the first pixel of the cell (the targets are taken there); in
+        between we interpolate linearly, and after the last one it stays.
         """
         given = with_company(batch, self._module, self._launch)
         return self._logits(to_device(given, self._launch))[: len(batch)]
@@ -91,7 +97,8 @@ class OpenMember:
         logits = logits.float()
         for axis, step in enumerate(self._module.config.grid, start=2):
             logits = _spread(logits, axis, step)
-        return torch.cat([torch.zeros_like(logits), logits], dim=1)
+        scale, shift = self._scaling
+        return torch.cat([torch.zeros_like(logits), scale * logits + shift], dim=1)
 
 
 def open_member(member: Member, launch: Launch) -> OpenMember:
@@ -116,7 +123,8 @@ def open_member(member: Member, launch: Launch) -> OpenMember:
     """
     network = member.network
     if isinstance(network, ModelFolder):
-        return OpenMember(shared_module(network, launch, lambda: load_network(network)), launch)
+        star = shared_module(network, launch, lambda: load_network(network))
+        return OpenMember(star, launch, member.scale, member.shift)
     module = shared_module(member, launch, lambda: load_unet(network, member.weights))
     return OpenMember(module, launch)
 

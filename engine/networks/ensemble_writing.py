@@ -47,7 +47,7 @@ def write_member(path: Path, config: UNetConfig, state: Mapping[str, np.ndarray]
     (path / WEIGHTS_FILE).write_bytes(save(arrays))
 
 
-def write_stardist_member(path: Path, model: str) -> None:
+def write_stardist_member(path: Path, model: str, scale: float = 1.0, shift: float = 0.0) -> None:
     """Write the folder of a member that is a StarDist model's object probability.
 
     Parameters
@@ -57,6 +57,9 @@ def write_stardist_member(path: Path, model: str) -> None:
     model : str
         Name of a bundled model, or a path relative to `path`.
 
+    scale, shift : float
+        Of its logit; see `engine.training.unet_stardist`.
+
     Raises
     ------
     ModelError
@@ -64,7 +67,8 @@ def write_stardist_member(path: Path, model: str) -> None:
     """
     _refuse_existing(path)
     path.mkdir(parents=True)
-    _write_json(path / CONFIG_FILE, {"architecture": "stardist", "model": model})
+    facts = {"architecture": "stardist", "model": model, "scale": scale, "shift": shift}
+    _write_json(path / CONFIG_FILE, facts)
 
 
 def write_ensemble(

@@ -29,6 +29,7 @@ from engine.training.unet_loss import (
 )
 from engine.training.unet_options import UNetOptions, UNetProgress
 from engine.training.unet_scoring import score_ensemble
+from engine.training.unet_stardist import calibrate
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +161,8 @@ def _write(
         write_member(path, network.config, _arrays(network, half=options.half))
     if options.stardist is not None:
         members.append(parts / "stardist")
-        write_stardist_member(members[-1], _reference(options.stardist, options.out))
+        scaling = calibrate(open_model(options.stardist), data.train, options.seed)
+        write_stardist_member(members[-1], _reference(options.stardist, options.out), *scaling)
     write_ensemble(options.out, options.classes, data.train[0].image.shape[0], members, card)
 
 

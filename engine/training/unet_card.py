@@ -87,7 +87,7 @@ def ensemble_card(
     """
     star = "" if options.stardist is None else (
         f" A last member is the object probability of the StarDist model `{options.stardist}`, "
-        "which the numbers below leave out."
+        "scaled on training images to a probability of pixels, which the numbers below leave out."
     )  # fmt: skip
     rows = [*((f"member {k}", dice) for k, dice in enumerate(score.members)), ("mean", score.mean)]
     return _CARD.format(
