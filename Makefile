@@ -55,7 +55,7 @@ test-cluster: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cluster --ignore tests/cluster/test_slurm.py
 
 test-slurm: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cluster/test_slurm.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cluster/test_slurm.py tests/deploy/test_batch_script.py
 
 # Seeds, those of them with the bundled network, how many at once; STORE is a folder or s3:// prefix.
 N ?= 40

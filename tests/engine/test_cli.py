@@ -16,7 +16,10 @@ from engine.cli.progress import TerminalProgress
 from engine.errors import InterruptedRunError, RegionError
 from engine.recipe import bundled_recipes, recipe_text
 
-COMMANDS = ["ingest", "plan", "run", "status", "recipes", "evaluate", "train", "preview"]
+COMMANDS = [
+    *("ingest", "plan", "run", "batch", "status", "verify", "recipes", "evaluate", "train"),
+    *("preview", "export", "phantom"),
+]
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ OTHER: dict[str, Any] = {
     "flags.stop": "never",
     "flags.risk": 0.1,
     "classes.ensemble": "another",
-    "classes.entropy": "vote",
+    "classes.entropy": "soft",
     "classes.keep": ["object"],
     "classes.repair.model": "another",
     "classes.repair.threshold": 0.3,
