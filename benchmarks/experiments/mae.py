@@ -1,7 +1,7 @@
 """Repair of class maps: table 1, table 2 and the degradation test of Sauer et al., and harm done.
 
     python benchmarks/experiments/mae.py [--ensemble mitochondria] [--mae mitochondria]
-        [--em-ensemble DIR --em-mae DIR] [--scenes 12] [--validation 8] [--cache scratch/mae]
+        [--em-ensemble DIR --em-mae DIR] [--scenes 10] [--validation 6] [--cache scratch/mae]
         [--out FILE]
 
 a   Phantom mitochondria: scenes of `unseen` ranges and of seeds that no training uses, normal and
@@ -10,10 +10,10 @@ a   Phantom mitochondria: scenes of `unseen` ranges and of seeds that no trainin
 b   Serial-section electron micrographs of fly neuropil (em_vnc): slices 11 to 15, where networks
     have seen none but the first 11. Licence CC BY-NC-SA: numbers only.
 
-Threshold and smoothing are chosen on scenes of `seen` ranges and another seed; in b on the slices
-that stopped the training of the members (the autoencoder may have learned from their truth). The
-source's threshold is 0.4. What was computed lies in the cache: stopped, it goes on. Intervals are
-95 %, by resampling scenes or slices (5 slices say little).
+Threshold and smoothing are chosen on scenes of `seen` ranges and another seed; in b on slices from
+which no member learned, but which stopped their training (`--em-validation`; the autoencoder may
+have learned from their truth). The source's threshold is 0.4. What was computed lies in the cache:
+stopped, it goes on. Intervals are 95 %, by resampling scenes or slices (5 slices say little).
 
 Competitors: "neighbours", a vote of trusted pixels around, in the very patches that are repaired;
 "smoothing", labels of short border by total variation of the probabilities, in place of the
@@ -47,8 +47,6 @@ from engine.errors import InputError
 from engine.networks.ensemble import open_ensemble
 from engine.networks.mae_folder import open_mae
 from engine.phantom import CLASSES, VERSION
-from engine.training.data import split_pairs
-from engine.training.unet_options import UNetOptions
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "em_vnc"
 
@@ -93,34 +91,25 @@ def phantom(networks: Networks, work: Work) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def electron_micrographs(networks: Networks, data: Path, slices: int | None) -> dict[str, Any]:
+def electron_micrographs(networks: Networks, options: argparse.Namespace) -> dict[str, Any]:
     """Piece b."""
-    images, truth = (tifffile.imread(data / f"{name}.tif") for name in ("raw", "classes"))
-    options = UNetOptions.__dataclass_fields__
-    fraction, seed = options["val_fraction"].default, options["seed"].default
-    numbered = [_Slice(k) for k in range(TRAINED)]
-    watched = [one.number for one in split_pairs(numbered, fraction, seed)[1]]  # type: ignore[type-var]
-    chosen = [*range(TRAINED, len(images))[:slices], *watched[:slices]]
+    images, truth = (tifffile.imread(options.data / f"{name}.tif") for name in ("raw", "classes"))
+    test = list(range(TRAINED, len(images)))[: options.slices]
+    watched = [int(word) for word in options.em_validation.split(",")][: options.slices]
+    chosen = [*test, *watched]
     maps = networks.segment(np.stack([images[k] for k in chosen]))
-    classes, count = networks.ensemble.classes, len(chosen) - len(watched[:slices])
+    classes = networks.ensemble.classes
 
     def case(planes: range) -> Case:
         return Case(maps, planes, [truth[chosen[p]] for p in planes], classes, None)
 
-    swept = choose(case(range(count, len(chosen))), networks)
-    tested = case(range(count))
+    swept = choose(case(range(len(test), len(chosen))), networks)
+    tested = case(range(len(test)))
     return {
-        "test_slices": chosen[:count], "validation_slices": chosen[count:],
+        "test_slices": test, "validation_slices": watched,
         "table_1": reconstruction(networks, tested.truths),
         "validation": swept, "scores": score(tested, networks, swept["chosen"]),
     }  # fmt: skip
-
-
-class _Slice:
-    """A slice that `split_pairs` may put on either side, as the training of the ensemble did."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
 
 
 def verdicts(found: dict[str, Any]) -> dict[str, Any]:
@@ -190,9 +179,10 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--mae", default="mitochondria")
     parser.add_argument("--em-ensemble", help="without it, no piece b")
     parser.add_argument("--em-mae")
+    parser.add_argument("--em-validation", default="9,10", help="slices that choose settings")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of raw.tif and classes.tif")
-    parser.add_argument("--scenes", type=int, default=12)
-    parser.add_argument("--validation", type=int, default=8, help="scenes to choose settings on")
+    parser.add_argument("--scenes", type=int, default=10)
+    parser.add_argument("--validation", type=int, default=6, help="scenes to choose settings on")
     parser.add_argument("--size", type=int, default=512, help="side of a scene, pixels")
     parser.add_argument("--slices", type=int, help="of em_vnc at the most; all where not given")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -242,7 +232,7 @@ def main(words: list[str] | None = None) -> None:
         print(show_phantom(found["phantom"], ASKED), flush=True)
     if options.em_ensemble is not None:
         networks = networks_of(options.em_ensemble, options.em_mae, options)
-        found["em"] = facts(networks) | electron_micrographs(networks, options.data, options.slices)
+        found["em"] = facts(networks) | electron_micrographs(networks, options)
         print(show_em(found["em"]), flush=True)
     found["targets_met"] = verdicts(found)
     print(found["targets_met"])
