@@ -10,7 +10,7 @@ import pyarrow as pa
 from engine.components import save_components
 from engine.methods.entropy import FULL
 from engine.pixels import read_layer, write_layer
-from engine.planning.elements import CLASSES, ENTROPY, INITIAL, REPAIRS
+from engine.planning.elements import CLASSES, ENTROPY, INITIAL, REPAIRS, probability_layer
 from engine.stages.base import Place, Raster
 from engine.tables import physical_columns, write_part
 from engine.work import Done, compute_on_device
@@ -43,6 +43,11 @@ def repair_region(job: Job, region: Region) -> Done:
     wanted = {CLASSES: region.core}
     boxes = job.repair_pipeline().fold(wanted)
     given = {name: _known(job, name, region, boxes[name]) for name in (INITIAL, ENTROPY)}
+    if "class_probability" in boxes and job.ensemble is not None:
+        box = boxes["class_probability"]
+        layers = [probability_layer(name) for name in job.ensemble.classes]
+        maps = [_known(job, name, region, box).data for name in layers]
+        given["class_probability"] = Raster(box, np.concatenate(maps))
 
     def run(launch: Launch) -> Made:
         pipeline = job.with_launch(launch).repair_pipeline()

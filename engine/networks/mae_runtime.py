@@ -7,6 +7,7 @@ order change no bit of its answer on a CPU.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from threading import Lock
@@ -25,12 +26,31 @@ if TYPE_CHECKING:
     from engine.networks.mae import MaskedAutoencoder
     from engine.networks.mae_folder import MaeFolder
 
-__all__ = ["Inpainter", "ladder", "open_inpainter"]
+__all__ = ["Evidence", "Inpainter", "ladder", "open_inpainter"]
 
 #: Patches between two rungs; a window pays for half of it in padding on average.
 RUNG = 64
 
+#: Least probability that an ensemble is taken to give a class: no single one forbids it.
+FLOOR = 1e-3
+
 _LOADING = Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What an ensemble saw, which the autoencoder did not.
+
+    Parameters
+    ----------
+    probability : ndarray of shape (N, C, window, window), uint8
+        Mean probability of each class, 255 for 1.
+    weight : float
+        Of the autoencoder: classes maximise ``weight log prior + log probability``.
+    """
+
+    probability: np.ndarray
+    weight: float
 
 
 class Inpainter:
@@ -51,7 +71,9 @@ class Inpainter:
         self._tokens = launch.tiles * module.config.tokens
         self._rungs = np.array(ladder(module.config.tokens))
 
-    def fill(self, labels: np.ndarray, masked: np.ndarray) -> np.ndarray:
+    def fill(
+        self, labels: np.ndarray, masked: np.ndarray, evidence: Evidence | None = None
+    ) -> np.ndarray:
         """Fill masked patches with the most probable classes; all else is copied.
 
         Parameters
@@ -61,6 +83,9 @@ class Inpainter:
         masked : ndarray of shape (N, window / patch, window / patch), bool
             Patches that cannot be trusted; what `labels` holds there decides at most which
             patches are near (see `MaeConfig.near_patches`).
+
+        evidence : Evidence or None
+            What the ensemble saw; None: the autoencoder decides alone, as in the source.
 
         Returns
         -------
@@ -84,7 +109,11 @@ class Inpainter:
         patches = cut_patches(labels, self.config.patch)
         filled = patches.copy()
         for some, lengths in self._launches(runs, visible, wanted):
-            found, index = self._predict(patches[some], visible[some], wanted[some], lengths)
+            scores, index = self._predict(patches[some], visible[some], wanted[some], lengths)
+            if evidence is not None:
+                scores = evidence.weight * torch.log_softmax(scores, dim=-1)
+                scores += self._seen(evidence.probability[some], index)
+            found = scores.argmax(dim=-1).to(torch.uint8).cpu().numpy()
             whole = np.empty((len(some), *patches.shape[1:]), np.uint8)
             np.put_along_axis(whole, index[..., None], found, axis=1)
             where = target[some]
@@ -152,12 +181,19 @@ class Inpainter:
         visible: np.ndarray,
         wanted: np.ndarray,
         lengths: tuple[int, int],
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Classes (N, L, patch²) uint8 of the patches whose index (N, L) comes with them."""
+    ) -> tuple[torch.Tensor, np.ndarray]:
+        """Logits (N, L, patch², C) of the patches whose index (N, L) comes with them."""
         arrays = (torch.from_numpy(a).to(self.device) for a in (patches, visible, wanted))
         prediction = self._module(*arrays, lengths)
-        found = prediction.logits.argmax(dim=-1).to(torch.uint8)
-        return found.cpu().numpy(), prediction.index.cpu().numpy()
+        return prediction.logits, prediction.index.cpu().numpy()
+
+    def _seen(self, probability: np.ndarray, index: np.ndarray) -> torch.Tensor:
+        """Logarithms of the probabilities of patches: (N, L, patch², C) float32."""
+        parts = [cut_patches(one, self.config.patch) for one in np.moveaxis(probability, 1, 0)]
+        values = np.stack(parts, axis=-1)
+        chosen = np.take_along_axis(values, index[:, :, None, None], axis=1)
+        shares = np.maximum(chosen.astype(np.float32) / np.float32(255), np.float32(FLOOR))
+        return torch.from_numpy(np.log(shares)).to(self.device)
 
 
 def ladder(tokens: int) -> tuple[int, ...]:

@@ -105,4 +105,11 @@ def _mae(wanted: ClassSettings, ensemble: Ensemble) -> MaeFolder:
             found=", ".join(mae.config.classes),
             remedy="Train one on these classes: tilewright train mae.",
         )
+    if wanted.repair.prior_weight is not None and set(wanted.keep) != set(ensemble.classes):
+        raise RecipeError(
+            where="classes.repair.prior_weight",
+            expected=f"classes.keep of all classes: [{', '.join(ensemble.classes)}]",
+            found=f"classes.keep of [{', '.join(wanted.keep)}]",
+            remedy="Keep all, since repair reads what the ensemble saw; or leave the weight out.",
+        )
     return replace(mae, path=mae.path.absolute(), weights=mae.weights.absolute())

@@ -218,7 +218,8 @@ class Job:
             msg = "a job that repairs nothing has no such stages"
             raise TypeError(msg)
         pixels = self._launch.tiles * self.network.tiling.tile**2
-        return Pipeline((Inpaint(self.frame, self.mae, settings.threshold, pixels, self.area),))
+        wanted = settings.threshold, pixels, self.area, settings.prior_weight
+        return Pipeline((Inpaint(self.frame, self.mae, *wanted),))
 
     @property
     def _launch(self) -> Launch:

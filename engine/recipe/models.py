@@ -153,6 +153,9 @@ class RepairSettings(_Section):
     """Name of a bundled masked autoencoder, or path of the folder of one; of the same classes."""
     threshold: float = Field(0.4, gt=0, lt=1, strict=False)
     """Mean entropy above which a patch of 4 by 4 pixels is not trusted."""
+    prior_weight: float | None = Field(None, gt=0, le=10, strict=False)
+    """Weight of the autoencoder's prior against the mean probability of the ensemble, which
+    `classes.keep` must then name for every class; null: the autoencoder alone, as in the source."""
 
 
 class ComponentSettings(_Section):

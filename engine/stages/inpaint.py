@@ -58,6 +58,16 @@ class _Window:
     own: Box
 
 
+@dataclass(frozen=True, eq=False)
+class _Maps:
+    """What all windows read: (y, x) and (C, y, x) uint8, over a box of the padded plane."""
+
+    classes: np.ndarray
+    entropy: np.ndarray
+    probability: np.ndarray | None
+    under: Box
+
+
 @dataclass(frozen=True)
 class Inpaint(Stage):
     """Fill in the patches that cannot be trusted, each from the window where it is most central.
@@ -74,6 +84,9 @@ class Inpaint(Stage):
         Pixels per launch of the other networks; as many go through this one.
     area : Box
         Part of every plane that is done: beyond it nothing is known, and nothing is told.
+    prior_weight : float or None
+        How much the autoencoder's prior weighs against what the ensemble saw; None: it decides
+        alone, as in the source.
 
     Notes
     -----
@@ -82,7 +95,9 @@ class Inpaint(Stage):
     map as it was before any repair, so no order matters; those without an uncertain patch of
     their own do not run. Only masked patches are replaced. Where all patches near foreground are
     masked, nothing is left to infer from: they stay, and are marked. The far edge of the plane is
-    reflected to a multiple of the patch, and to one window where it is smaller.
+    reflected to a multiple of the patch, and to one window where it is smaller. With a weight of
+    the prior, our own step beyond the paper, classes maximise ``weight log prior + log p`` with p
+    the ensemble's mean probability as it is stored: the autoencoder never sees the image.
     """
 
     frame: Frame
@@ -90,6 +105,7 @@ class Inpaint(Stage):
     threshold: float
     launch_pixels: int
     area: Box
+    prior_weight: float | None = None
     name = "inpaint"
     version = 1
 
@@ -106,12 +122,14 @@ class Inpaint(Stage):
     def needs(self, wanted: Mapping[str, Box]) -> Mapping[str, Box]:
         """Ask for class and entropy under all windows that decide something of what is wanted."""
         under = self._under(wanted["classes"]).clip(self.frame.bounds)
-        return {"classes_initial": under, "entropy": under}
+        needed = {"classes_initial": under, "entropy": under}
+        return needed if self.prior_weight is None else {**needed, "class_probability": under}
 
     def memory(self, wanted: Mapping[str, Box]) -> int:
         """Bytes of both maps, padded, of the result, of one batch of windows and of a launch."""
         side = self.model.config.window
-        maps = 3 * self._under(wanted["classes"]).size
+        probabilities = 0 if self.prior_weight is None else 2 * len(self.model.config.classes)
+        maps = (3 + probabilities) * self._under(wanted["classes"]).size
         return maps + MOST_WINDOWS * side**2 * 16 + self.device_memory(wanted)
 
     def device_memory(self, wanted: Mapping[str, Box]) -> int:
@@ -129,7 +147,11 @@ class Inpaint(Stage):
         """Fill in what is uncertain; products are the map and the repairs that belong here."""
         box = wanted["classes"].clip(self.frame.bounds)
         under = self._under(box)
-        classes, entropy = (self._padded(given[n], under) for n in ("classes_initial", "entropy"))
+        classes, entropy = (
+            self._padded(given[n], under)[0] for n in ("classes_initial", "entropy")
+        )
+        seen = given.get("class_probability")
+        probability = None if seen is None else self._padded(seen, under)
         result = classes.copy()
         windows = self._windows(box)
         doubtful = [w for w in windows if self._uncertain(entropy, w.own, under).any()]
@@ -137,7 +159,8 @@ class Inpaint(Stage):
         repairs: list[Repair] = []
         for first in range(0, len(doubtful), MOST_WINDOWS):
             some = doubtful[first : first + MOST_WINDOWS]
-            filled, blind = self._fill(classes, entropy, some, under, place)
+            maps = _Maps(classes, entropy, probability, under)
+            filled, blind = self._fill(maps, some, place)
             for window, pixels, left in zip(some, filled, blind, strict=True):
                 own = window.own.slices(under.start)
                 result[own] = pixels[window.own.slices(window.tile.start)]
@@ -153,21 +176,21 @@ class Inpaint(Stage):
         return Made({"classes": Raster(box, part[None]), "repairs": repairs}, notes)
 
     def _fill(
-        self,
-        classes: np.ndarray,
-        entropy: np.ndarray,
-        some: list[_Window],
-        under: Box,
-        place: Place,
+        self, maps: _Maps, some: list[_Window], place: Place
     ) -> tuple[np.ndarray, np.ndarray]:
         """Fill in windows: (N, y, x) uint8, and which of them were left as they are."""
-        from engine.networks.mae_runtime import open_inpainter
+        from engine.networks.mae_runtime import Evidence, open_inpainter
 
         at_once = self._windows_at_once(self.launch_pixels)
         inpainter = open_inpainter(self.model, replace(place.launch, tiles=at_once))
-        labels = np.stack([classes[w.tile.slices(under.start)] for w in some])
-        masked = np.stack([self._uncertain(entropy, w.tile, under) for w in some])
-        return inpainter.fill(labels, masked), inpainter.blind(labels, masked)
+        boxes = [w.tile.slices(maps.under.start) for w in some]
+        labels = np.stack([maps.classes[box] for box in boxes])
+        masked = np.stack([self._uncertain(maps.entropy, w.tile, maps.under) for w in some])
+        evidence = None
+        if self.prior_weight is not None and maps.probability is not None:
+            cut = np.stack([maps.probability[(slice(None), *box)] for box in boxes])
+            evidence = Evidence(cut, self.prior_weight)
+        return inpainter.fill(labels, masked, evidence), inpainter.blind(labels, masked)
 
     def _uncertain(self, entropy: np.ndarray, box: Box, under: Box) -> np.ndarray:
         """Uncertain patches of a box: (y / patch, x / patch) bool."""
@@ -225,11 +248,11 @@ class Inpaint(Stage):
         return self.lattice.reach(box.clip(self.frame.bounds))
 
     def _padded(self, given: Raster, under: Box) -> np.ndarray:
-        """Map under all windows, reflected beyond the far edge: (y, x) uint8."""
-        inside = given.cut(under.clip(self.frame.bounds))[0]
-        missing = [n - have for n, have in zip(under.shape, inside.shape, strict=True)]
+        """Cut maps to all windows, reflected beyond the far edge: (C, y, x) uint8."""
+        inside = given.cut(under.clip(self.frame.bounds))
+        missing = [n - have for n, have in zip(under.shape, inside.shape[1:], strict=True)]
         # A plane may be smaller than what is missing: symmetric padding repeats.
-        return np.pad(inside, [(0, n) for n in missing], mode="symmetric")
+        return np.pad(inside, [(0, 0), *((0, n) for n in missing)], mode="symmetric")
 
 
 def _begins(own: Box, box: Box) -> bool:

@@ -59,6 +59,7 @@ OTHER: dict[str, Any] = {
     "classes.keep": ["object"],
     "classes.repair.model": "another",
     "classes.repair.threshold": 0.3,
+    "classes.repair.prior_weight": 0.7,
     "classes.objects.name": "others",
     "classes.objects.classes": ["object"],
     "classes.objects.connectivity": 4,

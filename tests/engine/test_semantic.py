@@ -192,6 +192,27 @@ def test_where_nothing_can_be_trusted_nothing_is_changed(
     assert repairs.changed.sum() == 0
 
 
+def test_a_prior_that_weighs_little_leaves_what_the_ensemble_saw(
+    image: Path, tmp_path: Path, run_recipe: Runner, recipe: str, whole: Path
+) -> None:
+    keep = f"classes.keep=[{','.join(CLASSES)}]"
+    out, cut = tmp_path / "out.ome.zarr", tmp_path / "cut.ome.zarr"
+    run(run_recipe, image, out, recipe, keep, "classes.repair.prior_weight=0.0001")
+    # But for ties of rounded probabilities.
+    assert np.mean(read(out, MAPS[0]) != read(out, MAPS[1])) < 0.001
+    settings = (keep, "classes.repair.prior_weight=0.3")
+    run(run_recipe, image, out, recipe, *settings, recompute="changed")
+    run(run_recipe, image, cut, recipe, *settings, "resources.region=64")
+    shown = ImageReader(out / "labels/classes", 0)
+    for z in range(2):
+        joined = shown.read((z,), (0,), Box((0, 0), (250, 391)))[0]
+        np.testing.assert_array_equal(joined, read(cut, MAPS[0])[z])
+    differing = read(cut, MAPS[0]) != read(whole, MAPS[0])
+    assert 0 < differing.sum() < (read(whole, MAPS[0]) != read(whole, MAPS[1])).sum()
+    with pytest.raises(RefusedError, match=r"prior_weight.*classes\.keep of all classes"):
+        run(run_recipe, image, cut, recipe, "classes.repair.prior_weight=0.3")
+
+
 def test_what_another_recipe_does_not_make_is_removed(
     image: Path, tmp_path: Path, run_recipe: Runner, recipe: str
 ) -> None:
