@@ -16,7 +16,7 @@ weights: where no model is named, they are random, of the shape of the bundled o
     nothing        nothing is uncertain: what it costs to look
     batched        windows of the row "aligned", as the stage runs them: `--launch` windows' worth
                    of tokens at once, padded to the ladder
-    one, ladder    the same windows one by one, padded to the ladder
+    one, ladder    the same windows one by one, padded to the ladder; on a CPU no pixel may differ
     one, whole     the same windows one by one, padded to all their tokens, as without a ladder
     ensemble       the stage that runs the members over tiles of an image of `--image` pixels
     bare           the members alone, on the very same launches, ready on the device
@@ -89,7 +89,7 @@ def time_inpaint(case: Case) -> dict[str, Any]:
 
 
 def time_ladder(case: Case) -> dict[str, float]:
-    """Windows batched, and one by one; all must give the same classes."""
+    """Time windows batched, and one by one; count pixels that depend on the windows beside."""
     labels, masked = case.windows(case.given("aligned"))
     device = case.launch.device
     single = Launch(device, case.launch.precision, 1)
@@ -114,8 +114,8 @@ def time_ladder(case: Case) -> dict[str, float]:
             answers[name] = do()
 
         found[title] = seconds(run, device)
-    if not np.array_equal(answers["batched"], answers["one, ladder"]) and device == "cpu":
-        raise RuntimeError("a window's answer depends on the windows beside it")
+    differ = np.count_nonzero(answers["batched"] != answers["one, ladder"])
+    found["pixels that differ alone"] = float(differ)
     return found
 
 
@@ -225,6 +225,7 @@ def show(result: dict[str, Any]) -> str:
     """Lay out the table, what was asked beside it."""
     lines = [
         f"{name:20}{value:9.2%} of the windows" if name.startswith("share")
+        else f"{name:26}{value:g}" if name.startswith("pixels")
         else f"{name:20}{value:9.2f} s"
         for name, value in result["rows"].items()
     ]  # fmt: skip
