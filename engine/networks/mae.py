@@ -137,7 +137,8 @@ class MaskedAutoencoder(nn.Module):
         rows = _take(tokens, index) + self.decoder_added[index]
         x = torch.cat([small[:, :1], rows.to(small.dtype)], dim=1)
         x = self.decoder(x, _with_class(valid), self._turns(index, self.decoder.head_dim))
-        logits = self.head(x[:, 1:])
+        # A slice of one window is contiguous, of several it is not: other kernels, other last bits.
+        logits = self.head(x[:, 1:].contiguous())
         pixels, count = self.config.patch**2, len(self.config.classes)
         return Prediction(logits.unflatten(2, (pixels, count)), index, valid)
 

@@ -7,9 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 from journeys import Runner, read, save_image
 
+from engine.device import Launch, Precision
 from engine.evaluation.classes import count_classes
 from engine.networks.ensemble import open_ensemble
 from engine.networks.mae_folder import open_mae
+from engine.networks.mae_runtime import open_inpainter
 from engine.phantom import CLASSES, UNSEEN, make_scene
 from engine.store import Location, image_groups
 
@@ -63,3 +65,17 @@ def test_nuclei_refined_makes_everything_and_the_same_nuclei(
     mask, labels = read(out, "labels/classes/0") == 1, read(out, "labels/nuclei/0") > 0
     assert 2 * (mask & labels).sum() / (mask.sum() + labels.sum()) > 0.8
     assert read(out, "maps/entropy/0").any()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_window_answers_alone_as_among_others(precision: Precision) -> None:
+    truth = make_scene(UNSEEN, 78, 0).classes
+    labels = np.stack([truth[y : y + 128, x : x + 128] for y in (0, 192) for x in (0, 192, 384)])
+    masked = np.zeros((6, 32, 32), bool)
+    masked[:, 4:22, 6:25] = np.random.default_rng(0).random((6, 18, 19)) < 0.5
+    many = open_inpainter(open_mae("mitochondria"), Launch("cpu", precision, 6))
+    single = open_inpainter(open_mae("mitochondria"), Launch("cpu", precision, 1))
+    together = many.fill(labels, masked)
+    alone = [single.fill(labels[k : k + 1], masked[k : k + 1])[0] for k in range(6)]
+    np.testing.assert_array_equal(together, np.stack(alone))
+    assert (together != labels).any()
