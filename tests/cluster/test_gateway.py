@@ -117,6 +117,7 @@ def test_a_wrong_password(server: Server, tilewright: Command) -> None:
     assert "another" not in answer.err
 
 
+@pytest.mark.slow
 def test_no_worker_in_time(server: Server, tilewright: Command) -> None:
     save_image(Path("image.ome.zarr"), np.arange(64 * 64, dtype="u1").reshape(64, 64))
     words = ("run", "image.ome.zarr", "OUT.ome.zarr", "--recipe", "identity")

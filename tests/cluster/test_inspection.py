@@ -18,7 +18,8 @@ from engine.planning import make_plan
 from engine.recipe import load_settings
 from engine.running import execute
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+# In `make test-cluster`: each starts a scheduler and workers of its own.
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(240)]
 
 SETTINGS = ("storage.chunk=128", "storage.shard=256", "tiling.tile=256")
 

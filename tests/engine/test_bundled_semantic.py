@@ -46,6 +46,7 @@ def test_mitochondria_of_an_unseen_scene(tmp_path: Path, run_recipe: Runner) -> 
     assert 0 < repairs.changed.sum() < 0.05 * scene.classes.size
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_nuclei_refined_makes_everything_and_the_same_nuclei(
     tmp_path: Path, run_recipe: Runner, nuclei: np.ndarray

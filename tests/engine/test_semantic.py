@@ -306,10 +306,7 @@ def test_members_in_turn_give_the_same_one_at_a_time(
     assert most == [1]
 
 
-@pytest.mark.parametrize(
-    "setting",
-    ["min_area=40", "connectivity=8", "classes=[membrane]"],
-)
+@pytest.mark.parametrize("setting", ["min_area=40", "connectivity=8"])
 def test_other_objects_of_the_same_map_are_those_of_a_fresh_run(
     image: Path, tmp_path: Path, run_recipe: Runner, recipe: str, whole: Path, setting: str
 ) -> None:
