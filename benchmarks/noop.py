@@ -250,6 +250,8 @@ def sweep(folder: Path, watch: Watch, cluster: str) -> dict[str, Any]:
         )  # fmt: skip
         complete = sweeper.sweep(plan.job, [step], {step.name: states})
         found = watch.found()
+        # As a run ends: what the workers of a killed driver wrote too late counts no more.
+        counted.journal.forget({step.digest})
     if not complete or watch.done + before != len(step.grid) or counted.missing:
         raise RuntimeError(f"{watch.done} of {len(step.grid)} regions done, {counted}")
     return {
