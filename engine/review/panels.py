@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import imagecodecs
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from engine.errors import OutputError
 from engine.planning.elements import CLASS_COLORS
 from engine.review.overlay import stretch
-from engine.store.files import local_path, write_atomic
+from engine.review.png import png_path, write_png
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,14 +105,7 @@ def write_panels(panels: Sequence[Panel], png: str | Path, columns: int = 3) -> 
     OutputError
         If the path does not end in ``.png``, is a folder, or cannot be written.
     """
-    path = local_path(png, OutputError)
-    if path.suffix.lower() != ".png" or path.is_dir():
-        raise OutputError(
-            where=str(path),
-            expected="the path of a PNG file",
-            found="a folder" if path.is_dir() else f"the ending {path.suffix!r}",
-            remedy="Give a path that ends in .png.",
-        )
+    path = png_path(png)
     height, width = panels[0].picture.shape[:2]
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
@@ -127,12 +118,4 @@ def write_panels(panels: Sequence[Panel], png: str | Path, columns: int = 3) -> 
         top = _GAP + k // columns * (height + _TITLE + _GAP)
         draw.text((left, top), panel.title, fill=(255, 255, 255), font=font)
         sheet.paste(Image.fromarray(panel.picture), (left, top + _TITLE))
-    try:
-        write_atomic(path, bytes(imagecodecs.png_encode(np.asarray(sheet))))
-    except OSError as err:
-        raise OutputError(
-            where=str(path),
-            expected="a place that can be written",
-            found=f"{type(err).__name__}: {err}",
-            remedy="Choose another folder, or make room.",
-        ) from err
+    write_png(path, np.asarray(sheet))

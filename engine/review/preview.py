@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import imagecodecs
 import numpy as np
 
-from engine.errors import OutputError
 from engine.review.overlay import check_pair, draw_overlay
+from engine.review.png import png_path, write_png
 from engine.review.scalebar import add_scale_bar
 from engine.review.suspects import draw_outlines
-from engine.store.files import local_path, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,14 +60,7 @@ def write_preview(
     OutputError
         If the path does not end in ``.png``, is a folder, or cannot be written.
     """
-    path = local_path(out_png, OutputError)
-    if path.suffix.lower() != ".png" or path.is_dir():
-        raise OutputError(
-            where=str(path),
-            expected="the path of a PNG file",
-            found="a folder" if path.is_dir() else f"the ending {path.suffix!r}",
-            remedy="Give a path that ends in .png.",
-        )
+    path = png_path(out_png)
     check_pair(image, labels)
     side = max(labels.shape)
     shrink = -(-side // _LARGE_SIDE)
@@ -80,15 +71,7 @@ def write_preview(
         draw_outlines(picture, suspects, (0.0, 0.0), enlarge / shrink)
     if pixel_size_um is not None:
         picture = add_scale_bar(picture, pixel_size_um * shrink / enlarge)
-    try:
-        write_atomic(path, bytes(imagecodecs.png_encode(np.ascontiguousarray(picture))))
-    except OSError as err:
-        raise OutputError(
-            where=str(path),
-            expected="a place that can be written",
-            found=f"{type(err).__name__}: {err}",
-            remedy="Choose another folder, or make room.",
-        ) from err
+    write_png(path, picture)
 
 
 def _shrink_mean(image: NDArray[Any], factor: int) -> NDArray[Any]:
