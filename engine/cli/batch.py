@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from engine.cli.options import (
+    Cluster,
+    ClusterSet,
+    Device,
+    Recipe,
+    Region,
+    Set,
+    Workers,
+    on_cluster,
+    settings_of,
+)
+from engine.cli.progress import Bars, speed_since
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import TracebackType
 
     from engine.batch.document import Row
     from engine.store import Location
@@ -29,11 +41,11 @@ def batch(
         str, typer.Argument(help="A file with one path a line, a glob, a folder or s3://prefix.")
     ],
     out: Annotated[str, typer.Option("--out", help="Folder for results.")],
-    recipe: Annotated[str, typer.Option(help="Name of a recipe, or a YAML file.")] = "nuclei",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a setting.")] = None,
-    region: Annotated[int | None, typer.Option(help="Side of a region in pixels.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    recipe: Recipe = "nuclei",
+    set_: Set = None,
+    region: Region = None,
+    workers: Workers = None,
+    device: Device = None,
     at_once: Annotated[
         int | None, typer.Option(min=1, max=64, help="Images in work at a time.")
     ] = None,
@@ -43,24 +55,16 @@ def batch(
     pixel_size: Annotated[
         float | None, typer.Option(help="Micrometres per pixel of all foreign images.")
     ] = None,
-    cluster: Annotated[
-        str, typer.Option(help="local, gateway, kubernetes, slurm, or tcp://host:8786.")
-    ] = "local",
-    cluster_set: Annotated[
-        list[str] | None, typer.Option("--cluster-set", help="A setting of the cluster: key=value.")
-    ] = None,
+    cluster: Cluster = "local",
+    cluster_set: ClusterSet = None,
 ) -> None:
     """Run a recipe on many images: OME-Zarr, or slides and TIFFs that are ingested on the way."""
     from engine.batch.driving import run_batch
     from engine.batch.options import Options
-    from engine.recipe import load_cluster_settings, load_settings, with_cluster
 
-    given = {"region": region, "workers": workers, "device": device}
-    chosen = [f"resources.{name}={value}" for name, value in given.items() if value is not None]
-    settings = load_settings(recipe, [*(set_ or []), *chosen])
-    asked = load_cluster_settings(cluster, cluster_set or (), settings.resources.workers)
-    resources = with_cluster(settings.resources, cluster, asked)
-    settings = settings.model_copy(update={"resources": resources})
+    settings, asked = on_cluster(
+        settings_of(recipe, set_, region, workers, device), cluster, cluster_set
+    )
     options = Options(settings, cluster, asked, at_once, keep_ingested, pixel_size)
     with BatchProgress(OUT) as progress:
         outcome = run_batch(images, out, options, progress)
@@ -101,7 +105,7 @@ def show_table(console: Console, folder: Location, rows: Iterable[Row]) -> None:
     console.print(words(totals(listed)), highlight=False)
 
 
-class BatchProgress:
+class BatchProgress(Bars):
     """A listener that draws one bar for all images, and prints a line for each that ends.
 
     Parameters
@@ -111,35 +115,18 @@ class BatchProgress:
     """
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bars = Progress(
+        super().__init__(
+            console,
             TextColumn("images"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[regions]} regions  {task.fields[speed]:>7.1f} Mpx/s"),
             TimeElapsedColumn(),
-            console=console,
         )
         self._task = self._bars.add_task("images", visible=False, regions=0, speed=0.0)
         self._begun = time.perf_counter()
         self._pixels = self._regions = 0
         self._told = ""
-
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bars.stop()
-
-    def waiting(self, reason: str) -> None:
-        """Print why something waits."""
-        self._console.print(escape(reason))
 
     def images_found(self, images: int, done: int) -> None:
         """Set the length of the bar."""
@@ -150,7 +137,7 @@ class BatchProgress:
         """Print, once, where Dask shows its workers."""
         if dashboard != self._told:
             self._told = dashboard
-            self._console.print(f"{workers} workers; Dask dashboard at {dashboard}")
+            super().cluster_started(dashboard, workers)
 
     def image_started(self, name: str) -> None:
         """Do nothing: the bar moves when an image ends."""
@@ -159,7 +146,7 @@ class BatchProgress:
         """Count regions and pixels."""
         self._regions += regions
         self._pixels += pixels
-        speed = self._pixels / 1e6 / max(time.perf_counter() - self._begun, 1e-9)
+        speed = speed_since(self._begun, self._pixels)
         self._bars.update(self._task, regions=self._regions, speed=speed)
 
     def image_ended(self, row: Row) -> None:

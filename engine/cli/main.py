@@ -15,6 +15,17 @@ from rich.markup import escape
 
 from engine.cli import train
 from engine.cli.batch import batch
+from engine.cli.options import (
+    Cluster,
+    ClusterSet,
+    Device,
+    Recipe,
+    Region,
+    Set,
+    Workers,
+    on_cluster,
+    settings_of,
+)
 from engine.cli.phantom import phantom
 from engine.cli.progress import CheckProgress, TerminalProgress
 from engine.cli.results import (
@@ -54,11 +65,6 @@ _STATE: dict[str, Any] = {"debug": False, "asked": None}
 #: How long a stop takes at most; asking again meanwhile does not hurry it.
 STOPPING_S = 10.0
 
-Recipe = Annotated[str, typer.Option("--recipe", help="Name of a recipe, or a YAML file.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: key=value.")]
-Region = Annotated[int | None, typer.Option(help="Side of a region in pixels.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Restart = Annotated[bool, typer.Option(help="Make everything anew beside OUT, then replace it.")]
 Recompute = Annotated[
     str | None,
@@ -66,16 +72,6 @@ Recompute = Annotated[
 ]
 Check = Annotated[
     str, typer.Option(help="How closely to look at what stands: records, listing or bytes.")
-]
-Cluster = Annotated[
-    str,
-    typer.Option(
-        help="local, gateway, kubernetes, slurm, or a scheduler's address: tcp://host:8786."
-    ),
-]
-ClusterSet = Annotated[
-    list[str] | None,
-    typer.Option("--cluster-set", help="A setting of the cluster: key=value."),
 ]
 
 
@@ -108,7 +104,7 @@ def ingest(
         "storage": {"chunk": chunk, "shard": shard},
         "resources": {"workers": workers},
     }
-    settings, asked = _on_cluster(parse_settings(document, "options"), cluster, cluster_set)
+    settings, asked = on_cluster(parse_settings(document, "options"), cluster, cluster_set)
     plan = plan_ingest(
         source, dest, pixel_size, settings.storage, settings.resources, overwrite=overwrite
     )
@@ -133,8 +129,8 @@ def plan(
     sample: Annotated[bool, typer.Option(help="Measure one region, to estimate the time.")] = False,
 ) -> None:
     """Say what a run would do and cost; refuse what cannot be done."""
-    settings = _settings(recipe, set_, region, workers, device)
-    settings, _ = _on_cluster(settings, cluster, cluster_set)
+    settings = settings_of(recipe, set_, region, workers, device)
+    settings, _ = on_cluster(settings, cluster, cluster_set)
     wish = Wish(restart, recompute)
     prepared = _plan(image, out, settings, parse_box(within), wish, check)
     show_plan(OUT, prepared)
@@ -161,8 +157,8 @@ def run(
     cluster_set: ClusterSet = None,
 ) -> None:
     """Run a recipe, or continue a run that stopped."""
-    settings = _settings(recipe, set_, region, workers, device)
-    settings, asked = _on_cluster(settings, cluster, cluster_set)
+    settings = settings_of(recipe, set_, region, workers, device)
+    settings, asked = on_cluster(settings, cluster, cluster_set)
     wish = Wish(restart, recompute)
     prepared = _plan(image, out, settings, parse_box(within), wish, check)
     show_plan(OUT, prepared)
@@ -255,32 +251,6 @@ def _execute(prepared: Plan, cluster: str, asked: ClusterSettings) -> None:
     show_outcome(OUT, outcome)
     if not outcome.complete:
         raise typer.Exit(3)
-
-
-def _on_cluster(
-    settings: Settings, cluster: str, assignments: list[str] | None
-) -> tuple[Settings, ClusterSettings]:
-    """Recipe for workers as a cluster gives them, and what the cluster is told."""
-    from engine.recipe import load_cluster_settings, with_cluster
-
-    asked = load_cluster_settings(cluster, assignments or (), settings.resources.workers)
-    resources = with_cluster(settings.resources, cluster, asked)
-    return settings.model_copy(update={"resources": resources}), asked
-
-
-def _settings(
-    recipe: str,
-    overrides: list[str] | None,
-    region: int | None,
-    workers: int | None,
-    device: str | None,
-) -> Settings:
-    """Recipe with the options that stand for settings of `resources`."""
-    from engine.recipe import load_settings
-
-    options = {"region": region, "workers": workers, "device": device}
-    chosen = [f"resources.{name}={value}" for name, value in options.items() if value is not None]
-    return load_settings(recipe, [*(overrides or []), *chosen])
 
 
 def _stop(signum: int, frame: object) -> None:

@@ -22,39 +22,25 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rich.console import Console
-    from rich.progress import TaskID
+    from rich.progress import ProgressColumn, TaskID
 
     from engine.ledger import Failure
 
 
-class TerminalProgress:
-    """A listener that draws one bar for each pass, and one for all pyramids.
+class Bars:
+    """Bars that are drawn while a block lasts, and the lines between them.
 
     Parameters
     ----------
     console : rich.console.Console
         Where to draw.
-    is_stopping : callable
-        Whether the user has asked to stop: Python drops an interrupt that comes while it clears
-        away an object, so it is asked for again at each region.
+    *columns : rich.progress.ProgressColumn
+        What a bar shows.
     """
 
-    def __init__(self, console: Console, is_stopping: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, console: Console, *columns: ProgressColumn) -> None:
         self._console = console
-        self._is_stopping = is_stopping
-        self._bars = Progress(
-            TextColumn("{task.description:<22}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("regions  {task.fields[speed]:>7.1f} Mpx/s"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-        )
-        self._tasks: dict[str, TaskID] = {}
-        self._begun: dict[str, float] = {}
-        self._pixels: dict[str, int] = {}
+        self._bars = Progress(*columns, console=console)
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -76,6 +62,35 @@ class TerminalProgress:
         """Print where Dask shows its workers."""
         self._console.print(f"{workers} workers; Dask dashboard at {dashboard}")
 
+
+class TerminalProgress(Bars):
+    """A listener that draws one bar for each pass, and one for all pyramids.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+        Where to draw.
+    is_stopping : callable
+        Whether the user has asked to stop: Python drops an interrupt that comes while it clears
+        away an object, so it is asked for again at each region.
+    """
+
+    def __init__(self, console: Console, is_stopping: Callable[[], bool] = lambda: False) -> None:
+        super().__init__(
+            console,
+            TextColumn("{task.description:<22}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("regions  {task.fields[speed]:>7.1f} Mpx/s"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self._is_stopping = is_stopping
+        self._tasks: dict[str, TaskID] = {}
+        self._begun: dict[str, float] = {}
+        self._pixels: dict[str, int] = {}
+
     def pass_started(self, name: str, regions: int, done: int, pixels: int) -> None:
         """Add a bar."""
         if done:
@@ -96,7 +111,7 @@ class TerminalProgress:
             raise KeyboardInterrupt
         shown = _shown(name)
         self._pixels[shown] += pixels
-        speed = self._pixels[shown] / 1e6 / max(time.perf_counter() - self._begun[shown], 1e-9)
+        speed = speed_since(self._begun[shown], self._pixels[shown])
         self._bars.update(self._tasks[shown], advance=regions, speed=speed)
 
     def region_failed(self, failure: Failure) -> None:
@@ -108,12 +123,17 @@ class TerminalProgress:
         )
 
 
+def speed_since(begun: float, pixels: int) -> float:
+    """Megapixels per second since a time of `time.perf_counter`."""
+    return pixels / 1e6 / max(time.perf_counter() - begun, 1e-9)
+
+
 def _shown(name: str) -> str:
     """Name of the bar of a pass."""
     return "pyramids" if name.startswith("pyramid-") else name
 
 
-class CheckProgress(Silent):
+class CheckProgress(Bars, Silent):
     """Counts the regions that a check has looked at, one line for each pass.
 
     Parameters
@@ -123,30 +143,13 @@ class CheckProgress(Silent):
     """
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bars = Progress(
+        super().__init__(
+            console,
             TextColumn("checked {task.description:<22}"),
             TextColumn("{task.completed:>8} regions"),
             TimeElapsedColumn(),
-            console=console,
         )
         self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bars.stop()
-
-    def waiting(self, reason: str) -> None:
-        """Print why nothing happens yet."""
-        self._console.print(escape(reason))
 
     def tell(self, name: str, regions: int) -> None:
         """Count regions that were looked at."""
