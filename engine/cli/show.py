@@ -10,6 +10,8 @@ from rich.table import Table
 from engine.report import REASONS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from engine.device import Launch
@@ -68,7 +70,7 @@ def _network_rows(plan: Plan, launch: Launch) -> list[tuple[str, str]]:
         rows.append(("ensemble", f"{job.ensemble.name}, {count} members{turns} {on}{alone}"))
     if job.mae is not None:
         rows.append(("repair", f"{job.mae.name} {on}, windows with an uncertain patch only"))
-    tiling, _ = job.tilings()[0]
+    tiling = job.tilings()[0][0]
     text = f"{plan.tiles.computed} of {tiling.tile} px, stride {tiling.stride}, margin "
     text += f"{tiling.margin}, {tiling.blend}; {plan.tiles.twice:.1%} computed twice"
     return [*rows, ("tiles", text)]
@@ -132,55 +134,8 @@ def show_outcome(console: Console, outcome: Outcome) -> None:
 
 def summary_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Lines of a report that a person reads first."""
-    rows = []
-    if "objects" in report:
-        rows.append(("objects", f"{report['objects']}"))
-        seams = report["seams"]
-        rows.append(
-            (
-                "seams",
-                (
-                    f"{seams['crossing']} objects cross one; {seams['ghosts']} seen only by a "
-                    f"neighbour, {seams['missed']} not seen by it"
-                ),
-            )
-        )
-    if "components" in report:
-        joined = report["components"]
-        rows.append(
-            ("objects", f"{joined['objects']} of the class map, {joined['crossing']} over seams")
-        )
-    if "repairs" in report:
-        done = report["repairs"]
-        rows.append(
-            (
-                "repairs",
-                (
-                    f"{done['repairs']}, {done['pixels']} pixels changed, {done['left']} left; "
-                    f"{done['windows_run']} of {done['windows']} windows ran"
-                ),
-            )
-        )
-    if "suspects" in report:
-        found = report["suspects"]
-        rows.append(
-            (
-                "suspects",
-                (
-                    f"{found['false_positives']} objects that may be none, "
-                    f"{found['false_negatives']} places where one may be missing"
-                ),
-            )
-        )
-    if "tile_overlap_deviation_mean" in report:
-        mean, largest = (
-            report["tile_overlap_deviation_mean"],
-            report["tile_overlap_deviation_largest"],
-        )
-        rows.append(
-            ("tiles disagree by", f"{mean:.4f} probability on average, {largest:.3f} at most")
-        )
-        rows.append(("longest ray, halo", f"{report['longest_ray']:.0f} px, {report['halo']} px"))
+    told = (tell(report) for part, tell in _TOLD.items() if part in report)
+    rows = [row for found in told for row in found]
     peak, projected = report["worker_bytes_peak"], report["worker_bytes_projected"]
     rows.append(
         ("memory per worker", f"{peak / 2**30:.2f} GiB, projected {projected / 2**30:.2f} GiB")
@@ -189,8 +144,53 @@ def summary_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("tried more than once", f"{report['regions_tried_again']} regions"))
     pixels, seconds = report["pixels_computed_now"], report["seconds_total"]
     speed = f", {pixels / 1e6 / seconds:.2f} Mpx/s in all" if pixels else ""
-    rows.append(("time", f"{seconds:.1f} s{speed}"))
-    return rows
+    return [*rows, ("time", f"{seconds:.1f} s{speed}")]
+
+
+def _objects(report: dict[str, Any]) -> list[tuple[str, str]]:
+    seams = report["seams"]
+    text = f"{seams['crossing']} objects cross one; {seams['ghosts']} seen only by a neighbour, "
+    return [
+        ("objects", f"{report['objects']}"),
+        ("seams", f"{text}{seams['missed']} not seen by it"),
+    ]
+
+
+def _components(report: dict[str, Any]) -> list[tuple[str, str]]:
+    joined = report["components"]
+    text = f"{joined['objects']} of the class map, {joined['crossing']} over seams"
+    return [("objects", text)]
+
+
+def _repairs(report: dict[str, Any]) -> list[tuple[str, str]]:
+    done = report["repairs"]
+    text = f"{done['repairs']}, {done['pixels']} pixels changed, {done['left']} left; "
+    return [("repairs", f"{text}{done['windows_run']} of {done['windows']} windows ran")]
+
+
+def _suspects(report: dict[str, Any]) -> list[tuple[str, str]]:
+    found = report["suspects"]
+    text = f"{found['false_positives']} objects that may be none, "
+    return [("suspects", f"{text}{found['false_negatives']} places where one may be missing")]
+
+
+def _tiles(report: dict[str, Any]) -> list[tuple[str, str]]:
+    mean = report["tile_overlap_deviation_mean"]
+    largest = report["tile_overlap_deviation_largest"]
+    return [
+        ("tiles disagree by", f"{mean:.4f} probability on average, {largest:.3f} at most"),
+        ("longest ray, halo", f"{report['longest_ray']:.0f} px, {report['halo']} px"),
+    ]
+
+
+#: Who tells of a part of a report, where it has one; in the order of the lines.
+_TOLD: dict[str, Callable[[dict[str, Any]], list[tuple[str, str]]]] = {
+    "objects": _objects,
+    "components": _components,
+    "repairs": _repairs,
+    "suspects": _suspects,
+    "tile_overlap_deviation_mean": _tiles,
+}
 
 
 def show_class_scores(console: Console, scores: ClassScores) -> None:
