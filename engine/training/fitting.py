@@ -3,7 +3,6 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -11,20 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.training.checkpoint import Checkpoint
-
-WARM_UP_STEPS = 200
-WEIGHT_DECAY = 1e-4
-
-# Weights are averaged over about 1 / (1 - decay) steps, over fewer at the start.
-AVERAGE_DECAY = 0.998
-
-
-class Imaged(Protocol):
-    """A batch: what is asked of it here is how many images it holds."""
-
-    @property
-    def image(self) -> Tensor:
-        """(B, C, S, S) float32."""
+from engine.training.goal import Goal, Scored
 
 
 class Pace(Protocol):
@@ -64,29 +50,40 @@ class Elapsed(Protocol):
 
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
-BatchT = TypeVar("BatchT", bound=Imaged)
+BatchT = TypeVar("BatchT")
+ScoreT = TypeVar("ScoreT", bound=Scored)
 
 
 @dataclass(frozen=True, slots=True)
-class Goal(Generic[NetworkT, BatchT]):
-    """What a network is fitted to.
+class Descent:
+    """How the optimiser, AdamW, goes down; defaults are those of convolutional networks here.
 
     Parameters
     ----------
-    make : callable
-        Training batch by its number.
-    validation : sequence
-        Validation batches.
-    loss : callable
-        Loss of a network on a batch, a scalar.
+    warm_up : int
+        Steps until the rate is at its highest.
+    weight_decay : float
+        Of AdamW.
+    betas : tuple of float
+        Of AdamW; by default torch's.
+    average_decay : float
+        Weights are averaged over about 1 / (1 - decay) steps, over fewer at the start.
+    longest_gradient : float, optional
+        Norm to which longer gradients are cut; None lets them be.
+    cut_short : bool
+        Whether an epoch ends as soon as the time is used up; else its last steps, whose rate is 0,
+        still bring the average nearer to the weights.
     """
 
-    make: Callable[[int], BatchT]
-    validation: Sequence[BatchT]
-    loss: Callable[[NetworkT, BatchT], Tensor]
+    warm_up: int = 200
+    weight_decay: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    average_decay: float = 0.998
+    longest_gradient: float | None = None
+    cut_short: bool = False
 
 
-class Fitting(Generic[NetworkT, BatchT]):
+class Fitting(Generic[NetworkT, BatchT, ScoreT]):
     """The state of a training between two epochs, and how it advances.
 
     Parameters
@@ -94,11 +91,11 @@ class Fitting(Generic[NetworkT, BatchT]):
     network : Module
         The network to train; changed in place.
     goal : Goal
-        Batches and loss.
+        Batches, loss and score.
     pace : Pace
         Epochs, steps, rate and time.
-    warm_up : int
-        Steps until the rate is at its highest.
+    descent : Descent
+        Settings of the optimiser and of the average.
 
     Attributes
     ----------
@@ -113,17 +110,17 @@ class Fitting(Generic[NetworkT, BatchT]):
     def __init__(
         self,
         network: NetworkT,
-        goal: Goal[NetworkT, BatchT],
+        goal: Goal[NetworkT, BatchT, ScoreT],
         pace: Pace,
-        *,
-        warm_up: int = WARM_UP_STEPS,
+        descent: Descent,
     ) -> None:
         self.network = channels_last(network)
         self.epoch, self.stale, self.best_loss, self.elapsed_s = 0, 0, math.inf, 0.0
-        self._goal, self._pace, self._warm_up = goal, pace, warm_up
+        self._goal, self._pace, self._descent = goal, pace, descent
         self._optimiser = torch.optim.AdamW(
-            network.parameters(), lr=pace.learning_rate, weight_decay=WEIGHT_DECAY, fused=True
-        )
+            network.parameters(), lr=pace.learning_rate, weight_decay=descent.weight_decay,
+            betas=descent.betas, fused=True,
+        )  # fmt: skip
         self._average = _copy(network.state_dict())
         self._best = _copy(self._average)
         self._mirror = copy.deepcopy(network).eval()
@@ -139,27 +136,32 @@ class Fitting(Generic[NetworkT, BatchT]):
         """The rate of the last step."""
         return float(self._optimiser.param_groups[0]["lr"])
 
-    def run_epoch(self) -> tuple[float, float]:
+    def run_epoch(self) -> tuple[float, ScoreT]:
         """Train one epoch and validate the averaged weights.
 
         Returns
         -------
-        tuple of float
-            Mean training loss and validation loss.
+        loss : float
+            Mean training loss.
+        score : object
+            Of the validation.
         """
         begin, base, steps = time.monotonic(), self.elapsed_s, self._pace.steps
-        total = 0.0
+        losses: list[float] = []
         for i in range(steps):
             step = self.epoch * steps + i
             used = self._time_share(base + time.monotonic() - begin)
-            total += self._step(step, min(1.0, max(step / (self._pace.epochs * steps), used)))
-        val_loss = self._validate()
+            if used >= 1 and self._descent.cut_short:
+                break
+            done = min(1.0, max(step / (self._pace.epochs * steps), used))
+            losses.append(self._step(step, done))
+        score = self._validate()
         self.epoch += 1
         self.stale += 1
-        if val_loss < self.best_loss:
-            self.best_loss, self.stale, self._best = val_loss, 0, _copy(self._average)
+        if score.loss < self.best_loss:
+            self.best_loss, self.stale, self._best = score.loss, 0, _copy(self._average)
         self.elapsed_s = base + time.monotonic() - begin
-        return total / steps, val_loss
+        return sum(losses) / max(1, len(losses)), score
 
     def averaged(self) -> NetworkT:
         """Copy the averaged weights into a network in eval mode."""
@@ -198,20 +200,24 @@ class Fitting(Generic[NetworkT, BatchT]):
         self.best_loss, self.elapsed_s = checkpoint.best_loss, checkpoint.elapsed_s
 
     def _step(self, number: int, done: float) -> float:
-        rate = self._pace.learning_rate * _schedule(number, done, self._warm_up)
+        rate = self._pace.learning_rate * _schedule(number, done, self._descent.warm_up)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
+        batch = self._goal.make(number, done)
         self.network.train()
         self._optimiser.zero_grad(set_to_none=True)
-        loss = self._goal.loss(self.network, self._goal.make(number))
+        loss = self._goal.loss(self.network, batch)
         loss.backward()  # type: ignore[no-untyped-call]
+        longest = self._descent.longest_gradient
+        if longest is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), longest)
         self._optimiser.step()
         self._accumulate(number)
         return float(loss.detach())
 
     @torch.no_grad()
     def _accumulate(self, number: int) -> None:
-        decay = min(AVERAGE_DECAY, (1 + number) / (10 + number))
+        decay = min(self._descent.average_decay, (1 + number) / (10 + number))
         for name, value in self.network.state_dict().items():
             if value.is_floating_point():
                 self._average[name].lerp_(value, 1 - decay)
@@ -219,11 +225,9 @@ class Fitting(Generic[NetworkT, BatchT]):
                 self._average[name].copy_(value)
 
     @torch.no_grad()
-    def _validate(self) -> float:
+    def _validate(self) -> ScoreT:
         self._mirror.load_state_dict(self._average)
-        losses = [float(self._goal.loss(self._mirror, b)) for b in self._goal.validation]
-        weights = [b.image.shape[0] for b in self._goal.validation]
-        return sum(v * w for v, w in zip(losses, weights, strict=True)) / sum(weights)
+        return self._goal.validate(self._mirror)
 
     def _loaded(self, state: dict[str, Tensor]) -> NetworkT:
         self._mirror.load_state_dict(state)

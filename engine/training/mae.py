@@ -6,15 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from engine.errors import OutputError
 from engine.networks.mae import MaskedAutoencoder
 from engine.networks.mae_weights import initialise_mae, save_mae
 from engine.training.checkpoint import read_checkpoint, write_checkpoint
-from engine.training.mae_batches import MaeBatches, validation_windows
-from engine.training.mae_card import mae_card
+from engine.training.fitting import Descent, Fitting
+from engine.training.goal import Goal
+from engine.training.mae_batches import MaeBatch, MaeBatches, validation_windows
+from engine.training.mae_card import MaeRun, mae_card
 from engine.training.mae_data import ClassMap, class_shares, read_class_maps
-from engine.training.mae_fitting import MaeFitting
+from engine.training.mae_loss import mae_loss
 from engine.training.mae_options import MaeProgress, MaeScores, MaeTrainOptions
 from engine.training.mae_scoring import score_mae, scored_batches
 
@@ -24,6 +27,21 @@ CHECKPOINT_FILE = "checkpoint.pt"
 
 #: Windows that are scored after each epoch, and at the end.
 WATCHED, SCORED = 16, 128
+
+# Weight decay is the paper's [004], which has no schedule; the second beta is that of He et al.
+# 2022, "Masked autoencoders are scalable vision learners", the cut of gradients that of Dosovitskiy
+# et al. 2021, "An image is worth 16x16 words". Our default rate is twenty times the paper's, for
+# trainings of minutes: hence the warm-up, and an average over a few hundred steps. An epoch may
+# take a while, so that it ends with the time.
+DESCENT = Descent(
+    warm_up=50, weight_decay=1e-5, betas=(0.9, 0.95), average_decay=0.995, longest_gradient=1.0,
+    cut_short=True,
+)  # fmt: skip
+
+MaeFitting = Fitting[MaskedAutoencoder, MaeBatch, MaeScores]
+
+# Class maps to train on and to validate.
+Maps = tuple[tuple[ClassMap, ...], tuple[ClassMap, ...]]
 
 # A class that hardly occurs would outweigh all others.
 _LEAST_SHARE = 1e-3
@@ -69,7 +87,8 @@ def train_mae(options: MaeTrainOptions, on_progress: Callable[[MaeProgress], Non
         torch.set_num_threads(options.threads)
     train, val = read_class_maps(options)
     logger.info("%d class maps to train on, %d to validate", len(train), len(val))
-    fitting = _prepare(options, train, val)
+    weights = torch.tensor(class_weights(options, train))
+    fitting = _prepare(options, (train, val), weights)
     work = options.out.with_name(f"{options.out.name}.training")
     work.mkdir(parents=True, exist_ok=True)
     checkpoint = read_checkpoint(work / CHECKPOINT_FILE, options.deciding())
@@ -78,9 +97,9 @@ def train_mae(options: MaeTrainOptions, on_progress: Callable[[MaeProgress], Non
         logger.info("continuing after epoch %d", fitting.epoch)
     while fitting.done < 1 and fitting.stale < options.patience:
         loss, scores = fitting.run_epoch()
-        write_checkpoint(fitting.checkpoint(), work / CHECKPOINT_FILE)
+        write_checkpoint(fitting.checkpoint(options.deciding()), work / CHECKPOINT_FILE)
         on_progress(_progress(fitting, loss, scores))
-    _finish(fitting, (train, val))
+    _finish(fitting, options, (train, val), weights)
     shutil.rmtree(work)
     return options.out
 
@@ -107,17 +126,26 @@ def class_weights(options: MaeTrainOptions, train: tuple[ClassMap, ...]) -> tupl
     return tuple(s**-0.5 / mean for s in shares)
 
 
-def _prepare(
-    options: MaeTrainOptions, train: tuple[ClassMap, ...], val: tuple[ClassMap, ...]
-) -> MaeFitting:
+def _prepare(options: MaeTrainOptions, data: Maps, weights: Tensor) -> MaeFitting:
     network = MaskedAutoencoder(options.config)
     initialise_mae(network, options.seed)
     batches = MaeBatches(
-        train, options.config, options.batch, options.piece, options.blobs, options.seed
+        data[0], options.config, options.batch, options.piece, options.blobs, options.seed
     )
-    windows = validation_windows(val, options.config, WATCHED)
+    windows = validation_windows(data[1], options.config, WATCHED)
     validation = scored_batches(windows, options.config, options.seed)
-    return MaeFitting(network, batches, validation, class_weights(options, train), options)
+    half = options.precision == "bfloat16"
+
+    def make(number: int, done: float) -> MaeBatch:
+        return batches.make(number, pieces=options.piece > 0 and done < options.piece_share)
+
+    def loss(network: MaskedAutoencoder, batch: MaeBatch) -> Tensor:
+        return mae_loss(network, batch, weights, half=half)
+
+    def validate(network: MaskedAutoencoder) -> MaeScores:
+        return score_mae(network, validation, weights, half=half)
+
+    return Fitting(network, Goal(make, loss, validate), options, DESCENT)
 
 
 def _progress(fitting: MaeFitting, loss: float, scores: MaeScores) -> MaeProgress:
@@ -129,14 +157,16 @@ def _progress(fitting: MaeFitting, loss: float, scores: MaeScores) -> MaeProgres
     return progress
 
 
-def _finish(fitting: MaeFitting, data: tuple[tuple[ClassMap, ...], tuple[ClassMap, ...]]) -> None:
-    options, (train, val) = fitting.options, data
+def _finish(fitting: MaeFitting, options: MaeTrainOptions, data: Maps, weights: Tensor) -> None:
+    train, val = data
     network = fitting.best()
     if options.half:  # scored as they are stored
         network.load_state_dict({k: v.half().float() for k, v in network.state_dict().items()})
     windows = validation_windows(val, options.config, SCORED)
     batches = scored_batches(windows, options.config, options.seed)
-    scores = score_mae(network, batches, fitting.weights, half=fitting.half)
-    counts = (len(train), len(val), len(windows[0]))
-    card = mae_card(fitting, scores, counts, torch.get_num_threads())
-    save_mae(network, card, options.out, half=options.half)
+    scores = score_mae(network, batches, weights, half=options.precision == "bfloat16")
+    run = MaeRun(
+        maps=len(train), val=len(val), windows=len(windows[0]), weights=tuple(weights.tolist()),
+        parameters=sum(p.numel() for p in network.parameters()), threads=torch.get_num_threads(),
+    )  # fmt: skip
+    save_mae(network, mae_card(options, fitting, scores, run), options.out, half=options.half)

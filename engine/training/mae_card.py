@@ -1,7 +1,9 @@
 """The card of a masked autoencoder: what it is, where from, how good, for whom."""
 
-from engine.training.mae_fitting import MaeFitting
-from engine.training.mae_options import SCORED_RATIOS, MaeScores
+from dataclasses import dataclass
+
+from engine.training.fitting import Elapsed
+from engine.training.mae_options import SCORED_RATIOS, MaeScores, MaeTrainOptions
 
 _CARD = """# {name}
 
@@ -37,28 +39,50 @@ the paper's table 1), and the mean over classes.
 _PAPER = (0.97, 0.97, 0.95, 0.92, 0.86)
 
 
-def mae_card(
-    fitting: MaeFitting, scores: MaeScores, counts: tuple[int, int, int], threads: int
-) -> str:
+@dataclass(frozen=True, slots=True)
+class MaeRun:
+    """What a training had, beside its options.
+
+    Parameters
+    ----------
+    maps, val, windows : int
+        Class maps for training and for validation, and windows that are scored.
+    weights : tuple of float
+        Of the classes in the loss.
+    parameters : int
+        Of the network.
+    threads : int
+        It ran on.
+    """
+
+    maps: int
+    val: int
+    windows: int
+    weights: tuple[float, ...]
+    parameters: int
+    threads: int
+
+
+def mae_card(options: MaeTrainOptions, fitting: Elapsed, scores: MaeScores, run: MaeRun) -> str:
     """Write the card of a masked autoencoder that was just trained.
 
     Parameters
     ----------
-    fitting : MaeFitting
+    options : MaeTrainOptions
+        How it was trained.
+    fitting : Elapsed
         The finished training.
     scores : MaeScores
         Of the weights that are kept.
-    counts : tuple of int
-        Class maps for training and for validation, and validation windows.
-    threads : int
-        Threads it ran on.
+    run : MaeRun
+        What it had, beside them.
 
     Returns
     -------
     str
         Markdown.
     """
-    options, config = fitting.options, fitting.options.config
+    config = options.config
     rows = zip(SCORED_RATIOS, scores.dice, scores.class_dice, _PAPER, strict=True)
     near = "all stay" if config.near_patches is None else (
         f"those more than {config.near_patches} patches from it leave the network and stay as they "
@@ -73,16 +97,16 @@ def mae_card(
         classes=", ".join(config.classes),
         encoder=_size(config.encoder_dim, config.encoder_depth, config.encoder_heads),
         decoder=_size(config.decoder_dim, config.decoder_depth, config.decoder_heads),
-        parameters=f"{sum(p.numel() for p in fitting.network.parameters()):,}",
+        parameters=f"{run.parameters:,}",
         dtype="float16" if options.half else "float32",
         input="index" if config.class_input == "index" else "as one channel each",
-        positions=config.positions, near=near, maps=counts[0], val=counts[1],
-        epochs=fitting.epoch, minutes=fitting.elapsed_s / 60, threads=f"{threads} thread(s)",
+        positions=config.positions, near=near, maps=run.maps, val=run.val,
+        epochs=fitting.epoch, minutes=fitting.elapsed_s / 60, threads=f"{run.threads} thread(s)",
         precision=options.precision, seed=options.seed, rate=options.learning_rate,
         loss=fitting.best_loss, batch=options.batch,
-        weights=", ".join(f"{w:.2f}" for w in fitting.weights.tolist()),
+        weights=", ".join(f"{w:.2f}" for w in run.weights),
         entropy="no map given" if options.entropy is None else f"{options.entropy_limit:g}",
-        blobs=options.blobs, pieces=pieces, windows=counts[2],
+        blobs=options.blobs, pieces=pieces, windows=run.windows,
         table="\n".join(f"| {r:g} | {d:.4f} | {c:.4f} | {p:.2f} |" for r, d, c, p in rows),
     )  # fmt: skip
 

@@ -17,7 +17,8 @@ from engine.training.batches import Batch, Batches, validation_batches
 from engine.training.card import model_card
 from engine.training.checkpoint import read_checkpoint, write_checkpoint
 from engine.training.data import Sample, find_pairs, read_samples, split_pairs
-from engine.training.fitting import Fitting, Goal, channels_last, initialise
+from engine.training.fitting import Descent, Fitting, channels_last, initialise
+from engine.training.goal import Goal, MeanLoss, mean_loss
 from engine.training.options import Progress, TrainOptions
 from engine.training.star_loss import star_loss
 from engine.training.thresholds import optimise_thresholds
@@ -25,7 +26,7 @@ from engine.training.whole_image import SCORED_IOUS, score_network
 
 logger = logging.getLogger(__name__)
 
-StarFitting = Fitting[StarDistUNet, Batch]
+StarFitting = Fitting[StarDistUNet, Batch, MeanLoss]
 
 CHECKPOINT_FILE = "checkpoint.pt"
 
@@ -96,9 +97,9 @@ def train_stardist(options: TrainOptions, on_progress: Callable[[Progress], None
         fitting.restore(checkpoint)
         logger.info("continuing after epoch %d", fitting.epoch)
     while fitting.done < 1 and fitting.stale < options.patience:
-        loss, val_loss = fitting.run_epoch()
+        loss, score = fitting.run_epoch()
         write_checkpoint(fitting.checkpoint(options.deciding()), work / CHECKPOINT_FILE)
-        on_progress(_progress(fitting, options, data, (loss, val_loss)))
+        on_progress(_progress(fitting, options, data, (loss, score.loss)))
     _finish(fitting, options, data)
     shutil.rmtree(work)
     return options.out
@@ -161,7 +162,7 @@ def _prepare(options: TrainOptions, data: TrainingData, network: StarDistUNet) -
     batches = Batches(
         data.train, options.size, options.batch, rays, grid, options.augmentation, options.seed
     )
-    validation = validation_batches(data.val, options.size, options.batch, rays, grid)
+    seen = validation_batches(data.val, options.size, options.batch, rays, grid)
     half = options.precision == "bfloat16"
 
     def loss(network: StarDistUNet, batch: Batch) -> Tensor:
@@ -169,7 +170,8 @@ def _prepare(options: TrainOptions, data: TrainingData, network: StarDistUNet) -
             logits, dist = network.raw(batch.image)
         return star_loss(logits, dist, batch).total
 
-    return Fitting(network, Goal(batches.make, validation, loss), options)
+    goal = Goal(lambda number, _: batches.make(number), loss, mean_loss(loss, seen))
+    return Fitting(network, goal, options, Descent())
 
 
 def _inference(network: StarDistUNet) -> StarDistUNet:

@@ -17,7 +17,8 @@ from engine.networks.unet import UNet, stored_state
 from engine.training.batches import validation_crops
 from engine.training.checkpoint import read_checkpoint, write_checkpoint
 from engine.training.data import Sample
-from engine.training.fitting import Fitting, Goal, initialise
+from engine.training.fitting import Descent, Fitting, initialise
+from engine.training.goal import Goal, MeanLoss, mean_loss
 from engine.training.unet_card import MemberRun, ensemble_card
 from engine.training.unet_data import ClassData, read_class_data, subset
 from engine.training.unet_loss import (
@@ -34,9 +35,9 @@ from engine.training.unet_stardist import calibrate
 logger = logging.getLogger(__name__)
 
 # Trainings of a few hundred steps are usual here.
-WARM_UP_STEPS = 40
+DESCENT = Descent(warm_up=40)
 
-UNetFitting = Fitting[UNet, ClassBatch]
+UNetFitting = Fitting[UNet, ClassBatch, MeanLoss]
 
 
 def train_unet(options: UNetOptions, on_progress: Callable[[UNetProgress], None]) -> Path:
@@ -118,7 +119,8 @@ def _prepare(
         return class_loss(logits, batch, weights)
 
     batches = ClassBatches(seen, options, member)
-    return Fitting(network, Goal(batches.make, validation, loss), options, warm_up=WARM_UP_STEPS)
+    goal = Goal(lambda number, _: batches.make(number), loss, mean_loss(loss, validation))
+    return Fitting(network, goal, options, DESCENT)
 
 
 def _fit(
@@ -134,11 +136,11 @@ def _fit(
         fitting.restore(checkpoint)
         logger.info("member %d: continuing after epoch %d", member, fitting.epoch)
     while fitting.done < 1 and fitting.stale < options.patience:
-        loss, val_loss = fitting.run_epoch()
+        loss, score = fitting.run_epoch()
         write_checkpoint(fitting.checkpoint(options.deciding(member)), place)
         progress = UNetProgress(
             member=member, members=options.members, epoch=fitting.epoch, done=fitting.done,
-            loss=loss, val_loss=val_loss, best_val_loss=fitting.best_loss,
+            loss=loss, val_loss=score.loss, best_val_loss=fitting.best_loss,
             elapsed_s=fitting.elapsed_s,
         )  # fmt: skip
         logger.info("%s", progress)

@@ -24,7 +24,7 @@ from engine.training.checkpoint import read_checkpoint
 from engine.training.mae import class_weights, train_mae
 from engine.training.mae_batches import MaeBatch, MaeBatches, mask_windows, validation_windows
 from engine.training.mae_data import ClassMap, class_shares, read_class_maps, split_maps
-from engine.training.mae_fitting import mae_loss
+from engine.training.mae_loss import mae_loss
 from engine.training.mae_options import SCORED_RATIOS, MaeProgress, MaeTrainOptions
 from engine.training.mae_scoring import score_mae, scored_batches
 
