@@ -7,11 +7,9 @@ which scaling of intensities they were found.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -21,6 +19,7 @@ from safetensors.numpy import save
 
 from engine.errors import InputError, OutputError
 from engine.methods.defenses import CAP, FIELD, Layout, evaluate
+from engine.networks.lookup import Kind, bundled_files, find
 from engine.store import write_atomic
 
 if TYPE_CHECKING:
@@ -33,6 +32,10 @@ Mode = Literal["global", "field"]
 
 _KEY = "tilewright.defenses"
 _SUFFIX = ".safetensors"
+_KIND = Kind(
+    "bank of defenses", "a file or the name of a bundled bank", "Bundled banks",
+    folder=False, error=InputError,
+)  # fmt: skip
 # Fields are computed from rounded coefficients, and rounded themselves.
 _CAP_SLACK = 1e-5
 _STORED = (np.dtype(np.float16), np.dtype(np.float32))
@@ -144,8 +147,7 @@ class DefenseBank:
 
 def bundled_banks() -> tuple[str, ...]:
     """Names of the banks that come with the package, sorted."""
-    root = _bundled_root()
-    return tuple(sorted(p.stem for p in root.glob(f"*{_SUFFIX}"))) if root.is_dir() else ()
+    return tuple(_bundled())
 
 
 def open_bank(path_or_name: str) -> DefenseBank:
@@ -167,18 +169,7 @@ def open_bank(path_or_name: str) -> DefenseBank:
     InputError
         If it is not there, damaged, no bank, newer than this version, or of another field size.
     """
-    names = bundled_banks()
-    file = _bundled_root() / f"{path_or_name}{_SUFFIX}"
-    if path_or_name not in names:
-        file = Path(path_or_name)
-    if not file.is_file():
-        near = difflib.get_close_matches(path_or_name, names, n=3, cutoff=0.4) or names
-        raise InputError(
-            where=f"bank of defenses {path_or_name!r}",
-            expected="a file or the name of a bundled bank",
-            found="a folder" if file.is_dir() else "neither",
-            remedy=f"Bundled banks near that name: {', '.join(near) or 'none'}.",
-        )
+    file = find(path_or_name, _bundled(), _KIND)
     try:
         with safe_open(file, framework="numpy") as handle:
             metadata = handle.metadata() or {}
@@ -273,8 +264,8 @@ def _bank(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> Defense
     )
 
 
-def _bundled_root() -> Path:
-    return Path(str(resources.files("engine.networks"))) / "bundled_banks"
+def _bundled() -> dict[str, Path]:
+    return bundled_files("bundled_banks", _SUFFIX)
 
 
 def _damaged(file: Path, found: str) -> InputError:

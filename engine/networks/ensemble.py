@@ -8,7 +8,6 @@
     ENSEMBLE/MEMBER/weights.safetensors
 """
 
-import difflib
 import hashlib
 import json
 import math
@@ -18,15 +17,10 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import ModelError
+from engine.networks.lookup import Kind, bundled_folders, find
 from engine.networks.model_folder import CONFIG_FILE, ModelFolder, bundled_models, open_model
 from engine.networks.unet_config import UNetConfig
-from engine.networks.weight_files import (
-    digest_files,
-    find_weights,
-    package_path,
-    read_json,
-    refuse_pickle,
-)
+from engine.networks.weight_files import digest_files, find_weights, read_json
 
 ENSEMBLE_FILE = "ensemble.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -34,6 +28,10 @@ CARD_FILE = "README.md"
 
 #: Version of ``ensemble.json``; a reader takes its own and older ones.
 VERSION = 1
+
+_KIND = Kind(
+    "ensemble", "an ensemble folder or the name of a bundled ensemble", "Bundled ensembles"
+)
 
 Architecture = Literal["unet", "stardist"]
 ARCHITECTURES: tuple[Architecture, ...] = ("unet", "stardist")
@@ -150,29 +148,12 @@ def open_ensemble(path_or_name: str) -> Ensemble:
         If the name is unknown, a file is missing, damaged or a pickle, a value is unsupported, or
         the members do not go together.
     """
-    names = bundled_ensembles()
-    if path_or_name in names:
-        return _open_folder(_bundled_root() / path_or_name)
-    path = Path(path_or_name)
-    if path.is_dir():
-        return _open_folder(path)
-    if path.is_file():
-        refuse_pickle(path)
-    near = difflib.get_close_matches(path_or_name, names, n=3, cutoff=0.4) or names
-    raise ModelError(
-        where=f"ensemble {path_or_name!r}",
-        expected="an ensemble folder or the name of a bundled ensemble",
-        found="a file" if path.is_file() else "neither",
-        remedy=f"Bundled ensembles near that name: {', '.join(near) or 'none'}.",
-    )
+    return _open_folder(find(path_or_name, _bundled(), _KIND))
 
 
 def bundled_ensembles() -> tuple[str, ...]:
     """Names of the ensembles that come with the package, sorted."""
-    root = _bundled_root()
-    if not root.is_dir():
-        return ()
-    return tuple(sorted(p.name for p in root.iterdir() if (p / ENSEMBLE_FILE).is_file()))
+    return tuple(_bundled())
 
 
 def _open_folder(path: Path) -> Ensemble:
@@ -287,5 +268,5 @@ def _wrong(file: Path, key: str, expected: str, found: object) -> ModelError:
     )  # fmt: skip
 
 
-def _bundled_root() -> Path:
-    return package_path("bundled_ensembles")
+def _bundled() -> dict[str, Path]:
+    return bundled_folders("bundled_ensembles", ENSEMBLE_FILE)

@@ -6,20 +6,14 @@ imports no torch, so that a plan can be made without it.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from engine.errors import ModelError
-from engine.networks.weight_files import (
-    digest_files,
-    find_weights,
-    package_path,
-    read_json,
-    refuse_pickle,
-)
+from engine.networks.lookup import Kind, bundled_folders, find
+from engine.networks.weight_files import digest_files, find_weights, read_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -27,6 +21,11 @@ ARCHITECTURE = "mae"
 
 ClassInput = Literal["index", "onehot"]
 Positions = Literal["sincos", "rotary"]
+
+_KIND = Kind(
+    "masked autoencoder", "a folder or the name of a bundled one", "Bundled ones",
+    inside=CONFIG_FILE, named="the folder of a masked autoencoder",
+)  # fmt: skip
 
 # A class index is stored as uint8; 255 stays free.
 _MOST_CLASSES = 255
@@ -187,32 +186,12 @@ def open_mae(name_or_path: str) -> MaeFolder:
     ModelError
         If the name is unknown, a file is missing, damaged or a pickle, or a value is wrong.
     """
-    names = bundled_maes()
-    if name_or_path in names:
-        return _open_folder(_bundled_root() / name_or_path)
-    path = Path(name_or_path)
-    if path.is_dir():
-        return _open_folder(path)
-    if path.is_file():
-        refuse_pickle(path)
-        raise ModelError(
-            where=str(path), expected="the folder of a masked autoencoder", found="a file",
-            remedy=f"Name the folder that holds {CONFIG_FILE}.",
-        )  # fmt: skip
-    near = difflib.get_close_matches(name_or_path, names, n=3, cutoff=0.4) or names
-    raise ModelError(
-        where=f"masked autoencoder {name_or_path!r}",
-        expected="a folder or the name of a bundled one", found="neither",
-        remedy=f"Bundled ones near that name: {', '.join(near) or 'none'}.",
-    )  # fmt: skip
+    return _open_folder(find(name_or_path, _bundled(), _KIND))
 
 
 def bundled_maes() -> tuple[str, ...]:
     """Names of the masked autoencoders that come with the package, sorted."""
-    root = _bundled_root()
-    if not root.is_dir():
-        return ()
-    return tuple(sorted(p.name for p in root.iterdir() if (p / CONFIG_FILE).is_file()))
+    return tuple(_bundled())
 
 
 def parse_mae_config(values: Mapping[str, object], where: str) -> MaeConfig:
@@ -286,5 +265,5 @@ def _is_int(value: object, low: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= low
 
 
-def _bundled_root() -> Path:
-    return package_path("bundled_maes")
+def _bundled() -> dict[str, Path]:
+    return bundled_folders("bundled_maes", CONFIG_FILE)

@@ -5,7 +5,6 @@ the stardist package writes it) or ``weights.safetensors`` (ours). This module i
 that a plan can be made without it.
 """
 
-import difflib
 import json
 import math
 from collections.abc import Mapping
@@ -14,13 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import ModelError
-from engine.networks.weight_files import (
-    digest_files,
-    find_weights,
-    package_path,
-    read_json,
-    refuse_pickle,
-)
+from engine.networks.lookup import Kind, bundled_folders, find
+from engine.networks.weight_files import digest_files, find_weights, read_json
 
 CONFIG_FILE = "config.json"
 THRESHOLDS_FILE = "thresholds.json"
@@ -30,6 +24,11 @@ ACTIVATIONS: tuple[Activation, ...] = (
     "relu", "elu", "selu", "tanh", "sigmoid", "softplus", "linear",
 )  # fmt: skip
 
+
+_KIND = Kind(
+    "model", "a model folder or the name of a bundled model", "Bundled models",
+    inside=CONFIG_FILE, named="a model folder",
+)  # fmt: skip
 
 _ONLY: tuple[tuple[str, object], ...] = (("n_dim", 2), ("n_classes", None), ("backbone", "unet"))
 
@@ -200,31 +199,12 @@ def open_model(path_or_name: str) -> ModelFolder:
     ModelError
         If the name is unknown, a file is missing, damaged or a pickle, or a value is unsupported.
     """
-    names = bundled_models()
-    if path_or_name in names:
-        return _open_folder(_bundled_root() / path_or_name)
-    path = Path(path_or_name)
-    if path.is_dir():
-        return _open_folder(path)
-    if path.is_file():
-        refuse_pickle(path)
-        raise ModelError(
-            where=str(path), expected="a model folder", found="a file",
-            remedy=f"Name the folder that holds {CONFIG_FILE}.",
-        )  # fmt: skip
-    near = difflib.get_close_matches(path_or_name, names, n=3, cutoff=0.4) or names
-    raise ModelError(
-        where=f"model {path_or_name!r}", expected="a model folder or the name of a bundled model",
-        found="neither", remedy=f"Bundled models near that name: {', '.join(near) or 'none'}.",
-    )  # fmt: skip
+    return _open_folder(find(path_or_name, _bundled(), _KIND))
 
 
 def bundled_models() -> tuple[str, ...]:
     """Names of the models that come with the package, sorted."""
-    root = _bundled_root()
-    if not root.is_dir():
-        return ()
-    return tuple(sorted(p.name for p in root.iterdir() if (p / CONFIG_FILE).is_file()))
+    return tuple(_bundled())
 
 
 def parse_config(values: Mapping[str, object], where: str) -> StarDistConfig:
@@ -302,5 +282,5 @@ def _require(ok: bool, field: str, rule: str, owner: object, where: str | None =
         )  # fmt: skip
 
 
-def _bundled_root() -> Path:
-    return package_path("bundled")
+def _bundled() -> dict[str, Path]:
+    return bundled_folders("bundled", CONFIG_FILE)

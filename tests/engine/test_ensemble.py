@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from engine.device import Launch
 from engine.errors import InputError, ModelError
-from engine.networks import ensemble, launching
+from engine.networks import launching, lookup
 from engine.networks.ensemble import Ensemble, bundled_ensembles, open_ensemble
 from engine.networks.ensemble_runtime import open_member, release_member
 from engine.networks.ensemble_writing import write_ensemble, write_member, write_stardist_member
@@ -210,14 +210,17 @@ def test_weights_that_do_not_fit_name_the_layer(
 def test_names_are_suggested_and_files_are_no_ensembles(
     made: Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = tmp_path / "bundled"
+    root = tmp_path / "bundled_ensembles"
     shutil.copytree(made.path, root / "mitochondria")
     _edit(root / "mitochondria/ensemble.json", members=["a", "b"])
-    monkeypatch.setattr(ensemble, "_bundled_root", lambda: root)
+    (root / "no-ensemble").mkdir()
+    monkeypatch.setattr(lookup, "package_path", tmp_path.joinpath)
     assert bundled_ensembles() == ("mitochondria",)
     assert open_ensemble("mitochondria").path == root / "mitochondria"
     with pytest.raises(ModelError, match="near that name: mitochondria"):
         open_ensemble("mitochondira")
+    with pytest.raises(ModelError, match=r"'no-ensemble': .* found neither"):
+        open_ensemble("no-ensemble")
     with pytest.raises(ModelError, match="found a file"):
         open_ensemble(str(made.path / "ensemble.json"))
     with pytest.raises(ModelError, match=r"with ensemble\.json, found none"):

@@ -147,9 +147,8 @@ def test_a_pickle_is_refused_inside_and_as_the_model(folder: Path, name: str) ->
 
 
 def test_an_unknown_name_lists_the_near_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "engine.networks.model_folder.bundled_models", lambda: ("nuclei-fluo", "cells")
-    )
+    shelf = {name: Path(name) for name in ("nuclei-fluo", "cells")}
+    monkeypatch.setattr("engine.networks.model_folder._bundled", lambda: shelf)
     with pytest.raises(ModelError, match=r"near that name: nuclei-fluo\."):
         open_model("nuclei-fluor")
 
