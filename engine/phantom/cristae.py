@@ -20,6 +20,8 @@ _STEP = 1.0
 #: Matrix between the end of a crista and the membrane it would run into, pixels.
 _CLEARANCE = 2.5
 
+#: Slope of the depth below which neither side is deeper: an inner region a pixel thick.
+_FLAT = 1e-6
 
 #: Steps of a path that are its junction.
 _JUNCTION = 3
@@ -142,13 +144,19 @@ def _form(
 
 
 def _chord(room: _Room, start: np.ndarray) -> float:
-    """Pixels from the rim straight inward to the rim opposite."""
+    """Pixels from the rim straight inward to the rim opposite; 1 where no side is deeper."""
     _, normal = room.at(start)
-    step = normal / max(float(np.hypot(*normal)), 1e-6)
-    point, length = start + step, 1.0
-    while room.at(point)[0] > 0:
-        point, length = point + step, length + 1.0
-    return length
+    slope = float(np.hypot(*normal))
+    if slope < _FLAT:
+        return 1.0
+    # Steps of a pixel leave the window's inside, whose rim is outside, before this many.
+    point, step = start, normal / slope
+    for length in range(1, sum(room.depth.shape)):
+        point = point + step
+        if room.at(point)[0] == 0:
+            return float(length)
+    msg = f"a line from {start} never left the inner region"
+    raise ValueError(msg)
 
 
 def _walk(

@@ -23,6 +23,7 @@ from engine.phantom import (
     make_truth,
     write_scenes,
 )
+from engine.phantom.cristae import draw_cristae
 
 EIGHT = np.ones((3, 3), int)
 
@@ -67,6 +68,18 @@ def test_each_mitochondrion_obeys_its_constraints(parameters: SceneParameters) -
         assert all(np.any(space[cristae == k]) for k in range(1, n_cristae + 1))
         # Folds end in the matrix: none is an island, and there is matrix in each mitochondrion.
         assert np.any(own == 3)
+
+
+@pytest.mark.parametrize("thick", [1, 2, 3])
+def test_cristae_of_a_thin_inner_region_are_drawn_and_end(thick: int) -> None:
+    inner = np.zeros((40, 60), bool)
+    inner[20 : 20 + thick, 4:56] = True
+    for seed in range(5):
+        cristae = draw_cristae(inner, SEEN.cristae, np.random.default_rng(seed))
+        assert not np.any(cristae & ~inner)
+        rim = inner & ~ndimage.binary_erosion(inner)
+        found, count = ndimage.label(cristae, EIGHT)
+        assert set(range(1, count + 1)) <= set(found[rim].tolist())
 
 
 def test_scene_depends_on_its_seed_and_index_only() -> None:
