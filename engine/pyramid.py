@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engine.pixels import open_layer, write_layer
 from engine.planning.elements import BAND
+from engine.store import read_plane
 from engine.work import Done
 from tiling import Box
 
@@ -34,8 +35,7 @@ def reduce_region(job: Job, step: Pass, region: Region) -> Done:
     box = region.core.refine(2).clip(Box.of_shape(above.shape[-2:]))
     reduced = np.empty((layer.channels, *region.core.shape), layer.dtype)
     for channel, target in enumerate(reduced):
-        at: Any = (*layer.leading(region.plane, channel), *box.slices())
-        pixels = np.asarray(array[at])
+        pixels = read_plane(array, layer.leading(region.plane, channel), box)
         # Nearest, not mean: averaging two labels invents a third.
         target[...] = pixels[::2, ::2] if layer.is_label else mean_of_four(pixels)
     return Done(stored=write_layer(job, step.layer, region, reduced, step.level))

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from engine.errors import InputError
 from engine.evaluation.classes import ClassCounts, ErrorCounts, count_classes, count_errors
 from engine.evaluation.loading import open_labels
-from engine.store import Location, inspect_image, open_array
+from engine.store import Location, inspect_image, open_array, read_plane
 from engine.store.resolve import read_group
 from tiling import Box
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from engine.evaluation.labels import LabelPlane
 
 #: Side of the cells that are read at once, in pixels.
@@ -120,8 +120,7 @@ def evaluate_classes(out: str, truth: str) -> ClassScores:
     firsts = before.planes if before is not None else (None,) * len(final.planes)
     for after, initial, right in zip(final.planes, firsts, true.planes, strict=True):
         for box in Box.of_shape(final.shape[-2:]).split((CELL, CELL)):
-            at: Any = (*after.index, *box.slices())
-            doubt = np.asarray(entropy[at])
+            doubt = read_plane(entropy, after.index, box)
             part = _score(names, (after, initial, right), box, doubt)
             total = part if total is None else total.add(part)
     if total is None:

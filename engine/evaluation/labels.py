@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from engine.errors import InputError
+from engine.store.arrays import Sliced, read_plane
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from tiling.box import Box
 
 
-class LabelArray(Protocol):
+class LabelArray(Sliced, Protocol):
     """What is asked of an array: NumPy, Zarr and Dask arrays all do."""
 
     @property
@@ -25,9 +26,6 @@ class LabelArray(Protocol):
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of a pixel."""
-
-    def __getitem__(self, index: Any, /) -> Any:  # noqa: ANN401 - each library has its own
-        """Part of the array."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,10 +142,9 @@ class LabelPlane:
         InputError
             If an id lies below 0, or stored bytes are damaged.
         """
-        index = (*self.index, *within.slices())
         where = f"{self.source.name}, plane {self.index}, rows and columns {within}"
         try:
-            part: NDArray[np.integer[Any]] = np.asarray(self.source.array[index])
+            part: NDArray[np.integer[Any]] = read_plane(self.source.array, self.index, within)
         except (RuntimeError, ValueError, OSError) as err:
             raise InputError(
                 where=where,

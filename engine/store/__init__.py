@@ -1,6 +1,6 @@
 """Reading and writing of OME-Zarr on disks, in buckets and from web servers; foreign formats."""
 
-from engine.store.arrays import DTYPES, open_array, shard_shape, use_fast_codecs
+from engine.store.arrays import DTYPES, open_array, read_plane, shard_shape, use_fast_codecs
 from engine.store.axes import Axis, make_axes, micrometres
 from engine.store.checking import Checker
 from engine.store.checksums import ABSENT, StoredObject, checksum
@@ -32,6 +32,7 @@ from engine.store.info import ImageInfo, inspect_image
 from engine.store.location import Location, Stat, delete_all
 from engine.store.metadata import Channel, Level
 from engine.store.objects import ABSENT_TAG
+from engine.store.packing import pack_arrays, unpack_arrays
 from engine.store.reach import check_exclusive_create, check_store
 from engine.store.resolve import resolve_path
 from engine.store.write import Target, open_target, remove_partial, write_box, write_file
@@ -73,12 +74,15 @@ __all__ = [
     "micrometres",
     "open_array",
     "open_target",
+    "pack_arrays",
     "pyramid_levels",
     "pyramid_shapes",
     "read_json",
+    "read_plane",
     "remove_partial",
     "resolve_path",
     "shard_shape",
+    "unpack_arrays",
     "update_group",
     "use_fast_codecs",
     "write_atomic",

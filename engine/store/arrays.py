@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import zarr
@@ -15,10 +15,11 @@ from engine.store.files import describe, read_first
 from engine.store.location import Location
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from engine.errors import RefusedError
+    from tiling.box import Box
 
 DTYPES = frozenset(
     ["bool", "float16", "float32", "float64"]
@@ -97,6 +98,34 @@ def open_array(place: str | Path | Location, mode: Literal["r", "r+"] = "r") -> 
     error: type[RefusedError] = InputError if mode == "r" else OutputError
     folder = Location.parse(place, error)
     return array_of(array_document(folder, error), folder, mode)
+
+
+class Sliced(Protocol):
+    """What is asked of an array: NumPy, Zarr and Dask arrays all do."""
+
+    def __getitem__(self, index: Any, /) -> Any:  # noqa: ANN401 - each library has its own
+        """Part of the array."""
+
+
+def read_plane(array: Sliced, leading: Sequence[int], box: Box) -> np.ndarray[Any, Any]:
+    """Read a box of one plane: (y, x).
+
+    Parameters
+    ----------
+    array : Array, ndarray or dask Array
+        With as many axes before y and x as `leading` has.
+    leading : sequence of int
+        Index on each of them.
+    box : Box
+        Rows and columns, inside the array.
+
+    Notes
+    -----
+    Slices of length 1, not indices: zarrs 0.2 guesses which axes an index drops by their length,
+    and fails for a box of one row over several shards.
+    """
+    at = (*(slice(i, i + 1) for i in leading), *box.slices())
+    return np.asarray(array[at]).reshape(box.shape)
 
 
 def array_of(

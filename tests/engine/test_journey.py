@@ -231,6 +231,19 @@ def test_identity_copies_every_channel_and_plane(
     assert np.array_equal(read(out, "1"), (mean + 2) // 4)
 
 
+def test_a_last_row_of_one_pixel_has_a_pyramid(tmp_path: Path, run_recipe: Runner) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 129, 300), dtype=np.uint8)
+    image = save_image(tmp_path / "image.zarr", pixels, "zyx")
+    out = tmp_path / "out.ome.zarr"
+    assert run_recipe(
+        image, out, "storage.chunk=32", "storage.shard=64", recipe="identity"
+    ).complete
+    assert np.array_equal(read(out, "0"), pixels)
+    whole = np.pad(pixels, [(0, 0), (0, 1), (0, 0)], mode="edge")
+    mean = whole.reshape(2, 65, 2, 150, 2).astype(np.int64).sum(axis=(2, 4))
+    assert np.array_equal(read(out, "1"), (mean + 2) // 4)
+
+
 def test_a_part_of_the_image_is_as_in_the_whole(
     tmp_path: Path, nuclei: np.ndarray, run_recipe: Runner
 ) -> None:

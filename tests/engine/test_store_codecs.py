@@ -21,6 +21,7 @@ from engine.store import (
     make_axes,
     open_array,
     open_target,
+    read_plane,
     remove_partial,
     use_fast_codecs,
     write_box,
@@ -309,3 +310,19 @@ def test_fill_value_is_not_stored_whatever_the_setting(tmp_path: Path, pipeline:
     with zarr.config.set({"array.write_empty_chunks": True}):
         open_array(tmp_path / "a", "r+")[...] = 0
     assert stored(tmp_path / "a") == ["zarr.json"]
+
+
+@pytest.mark.parametrize("leading", [(), (1,), (1, 0)])
+def test_any_box_of_a_plane_is_read(
+    pipeline: str, tmp_path: Path, leading: tuple[int, ...]
+) -> None:
+    shape = (*(2 for _ in leading), 65, 130)
+    data = pixels_of("uint8", shape)
+    ones = (1,) * len(leading)
+    make(tmp_path / "a", data, chunks=(*ones, 16, 16), shards=(*ones, 32, 32))
+    array = open_array(tmp_path / "a")
+    assert uses_rust(array) is (pipeline == "rust")
+    boxes = [((64, 0), (65, 130)), ((0, 129), (65, 130)), ((32, 0), (33, 33)), ((32, 64), (33, 65))]
+    for start, stop in boxes:
+        box = Box(start, stop)
+        np.testing.assert_array_equal(read_plane(array, leading, box), data[leading][box.slices()])
