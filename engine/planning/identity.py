@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.recipe import digest
+from engine.recipe import digest, digest_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +24,7 @@ VERSIONS = {
     "labels": 1,
     "repair": 1,
     "objects": 1,
+    "seams": 1,
     "copy": 1,
     "pyramid": 1,
 }
@@ -35,13 +36,14 @@ _PARTS = {
     "statistics": (*_READ, "normalise."),
     "regions": (
         *(*_READ, *_STORED, "method", "normalise.", "tiling.", "segment.", "instances.halo"),
-        *("weights", "device", "stage.", "classes.ensemble", "classes.entropy", "classes.keep"),
-        *("classes.precision", "members"),
+        *("weights", "device", "stage.", "members"),
+        *("classes.entropy", "classes.keep", "classes.precision"),
     ),
     "flags": ("flags.",),
     "labels": ("instances.name", "area"),
     "repair": ("classes.repair.", "mae.", "area"),
     "objects": ("classes.objects.", "area"),
+    "seams": ("area",),
     "copy": (*_READ, *_STORED),
     "pyramid": (),
 }
@@ -49,6 +51,25 @@ _PARTS = {
 
 #: Settings by which the pass that makes the final class map counts and measures parts of objects.
 _COUNTED = ("classes.objects.classes", "classes.objects.connectivity", "classes.objects.min_area")
+
+
+#: Settings that say where a thing lies. What lies there decides, as a fact of its own: a model may
+#: be moved, or named otherwise, without a pixel changing.
+PLACES = frozenset({"segment.model", "flags.bank", "classes.ensemble", "classes.repair.model"})
+
+
+def run_parts(job: Job, facts: Mapping[str, str]) -> dict[str, str]:
+    """Everything that decides what a job writes, by name.
+
+    Parameters
+    ----------
+    job : Job
+        With nothing left to choose that decides pixels.
+    facts : mapping of str to str
+        What decides beside the recipe: digests of weights and input, versions of stages.
+    """
+    parts = digest_parts(job.recipe, {**facts, **version_parts(job)})
+    return {name: value for name, value in parts.items() if name not in PLACES}
 
 
 def version_parts(job: Job) -> dict[str, str]:

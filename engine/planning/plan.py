@@ -27,11 +27,11 @@ from engine.planning.editions import (
     with_editions,
 )
 from engine.planning.elements import shown_table
-from engine.planning.identity import pass_digests, version_parts
+from engine.planning.identity import pass_digests, run_parts
 from engine.planning.layers import disk_bytes, layer_bytes
 from engine.planning.pending import StepCount, count_regions
 from engine.planning.places import check_disk
-from engine.recipe import IdentityRecipe, digest, digest_parts
+from engine.recipe import IdentityRecipe, digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -154,7 +154,7 @@ def finish(job: Job, extra: dict[str, str], resources: Resources, wish: Wish) ->
     RefusedError
         If OUT holds another run, or memory or disk do not suffice.
     """
-    parts = digest_parts(job.recipe, extra | version_parts(job))
+    parts = run_parts(job, extra)
     job = replace(job, digest=digest(parts))
     ledger = Ledger(job.out)
     standing = ledger.read_run() if ledger.exists else None

@@ -60,7 +60,7 @@ def add_stars(
     if bank is not None:
         votes = derived_layer("flag_votes", VOTES_GROUP, "uint16", 1, info, level, sides)
         layers.append(replace(votes, made_with=name))
-        facts |= {"flags.defenses": bank.sha256, "flags.stage": str(Flags.version)}
+        facts |= {"flags.weights": bank.sha256, "flags.stage": str(Flags.version)}
     job = replace(
         job,
         recipe=recipe.model_copy(update={"segment": segment}),

@@ -22,6 +22,11 @@ def digest_parts(recipe: BaseModel, extra: Mapping[str, str]) -> dict[str, str]:
         nothing.
     extra : mapping of str to str
         Facts beside the recipe: digests of weights and input, versions of stages.
+
+    Raises
+    ------
+    ValueError
+        If a fact has the name of a setting, which it would hide.
     """
     flat: dict[str, str] = {}
 
@@ -33,6 +38,9 @@ def digest_parts(recipe: BaseModel, extra: Mapping[str, str]) -> dict[str, str]:
             flat[prefix] = json.dumps(value)
 
     walk("", recipe.model_dump(mode="json", exclude_none=True))
+    if hidden := flat.keys() & extra.keys():
+        msg = f"facts named as settings are: {', '.join(sorted(hidden))}"
+        raise ValueError(msg)
     return {**flat, **extra}
 
 

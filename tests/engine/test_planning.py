@@ -1,5 +1,6 @@
 """Plans: what they count equals what is done, what they choose fits, and they only look."""
 
+import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from journeys import save_image
 from engine.device import PROCESS_BYTES, Launch
 from engine.errors import RecipeError, ResourceError
 from engine.ledger import State
-from engine.networks.model_folder import ModelFolder, StarDistConfig, Thresholds
+from engine.networks.model_folder import ModelFolder, StarDistConfig, Thresholds, open_model
 from engine.planning import Job, Plan, SourceRef, make_ingest_plan, make_plan
 from engine.planning.changes import named_changes
 from engine.planning.cost import (
@@ -299,6 +300,30 @@ def test_storage_area_weights_and_input_decide_the_digest(
     ]
     assert len({plan.job.digest for plan in plans}) == len(plans)
     assert plans[-1].parts.keys() >= {"weights", "stage.network", "stage.instances", "device"}
+
+
+def test_a_model_may_lie_elsewhere(image: Path, tmp_path: Path, model: str) -> None:
+    folder = shutil.copytree(open_model(model).path, tmp_path / "moved")
+    first = plan_of(image, f"segment.model={model}", recipe="nuclei")
+    moved = plan_of(image, f"segment.model={folder}", recipe="nuclei")
+    assert moved.job.digest == first.job.digest
+    assert moved.job.digests == first.job.digests
+    weights = folder / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"ABCD")
+    changed = plan_of(image, f"segment.model={folder}", recipe="nuclei")
+    assert {k for k, v in changed.parts.items() if v != first.parts[k]} == {"weights"}
+
+
+def test_how_many_defenses_look_decides_their_pass(image: Path) -> None:
+    plans = [
+        plan_of(image, f"flags.defenses={count}", recipe="nuclei-flags") for count in (50, 60, 50)
+    ]
+    different = [k for k, v in plans[0].parts.items() if v != plans[1].parts[k]]
+    assert different == ["flags.defenses"]
+    first, second = (plan.job.digests for plan in plans[:2])
+    assert {name for name in first if first[name] != second[name]} >= {"flags", "labels"}
+    assert first["regions"] == second["regions"]
+    assert plans[2].job.digests == first
 
 
 def test_a_plan_counts_regions_bytes_and_writes_nothing(image: Path) -> None:

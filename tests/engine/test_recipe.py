@@ -122,6 +122,8 @@ def test_the_method_and_facts_beside_the_recipe_decide_the_digest() -> None:
     assert digest(digest_parts(recipe, {})) != digest(
         digest_parts(load_settings("identity").recipe, {})
     )
+    with pytest.raises(ValueError, match=r"segment\.model"):
+        digest_parts(recipe, {"segment.model": "ab"})
 
 
 def test_resources_and_storage_are_no_part_of_a_recipe() -> None:
