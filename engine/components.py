@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,8 @@ import numpy as np
 
 from engine.ledger import FOLDER
 from engine.methods.components import Edges, Parts, cell_edges, measure_parts, number_parts
-from engine.store import write_file
+from engine.numbering import count_anchors
+from engine.store import pack_arrays, unpack_arrays, write_file
 from tiling import Box, Region
 
 if TYPE_CHECKING:
@@ -71,8 +71,7 @@ def save_components(
     settings = component_settings(job)
     chunk, stored = job.layer(settings.name).chunk, []
     core = region.core
-    across = -(-core.shape[1] // chunk)
-    counts = np.zeros(-(-core.shape[0] // chunk) * across, np.int64)
+    counted: list[np.ndarray] = []
     count = len(job.ensemble.classes) if job.ensemble else 0
     for cell in core.split((job.shard, job.shard)):
         part = cell.slices(core.start)
@@ -83,15 +82,14 @@ def save_components(
         touching = edges.touching()
         inner = parts.area >= settings.min_area
         inner[touching] = False
-        local = (parts.first[inner] - core.start) // chunk
-        counts += np.bincount(local[:, 0] * across + local[:, 1], minlength=len(counts))
+        counted.append(parts.first[inner])
         sides = {f.name: getattr(edges, f.name) for f in fields(Edges)}
         known = parts.take(touching)
         sides |= {"first": known.first, "area": known.area}
         columns = {f.name: getattr(parts, f.name) for f in fields(Parts)}
         for kind, arrays in (("parts", columns), ("edges", sides)):
             stored.append(_save(job, region.plane, cell, kind, arrays))
-    return stored, counts.tolist()
+    return stored, count_anchors(core, chunk, np.concatenate(counted))
 
 
 def load_parts(job: Job, plane: tuple[int, ...], cell: Box) -> Parts:
@@ -108,15 +106,12 @@ def load_edges(job: Job, plane: tuple[int, ...], cell: Box) -> tuple[Edges, np.n
 def _save(
     job: Job, plane: tuple[int, ...], cell: Box, kind: str, arrays: dict[str, np.ndarray]
 ) -> StoredObject:
-    with io.BytesIO() as buffer:
-        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-        return write_file(job.out, _name(job, plane, cell, kind), buffer.getvalue())
+    data = pack_arrays(arrays, compress=True)
+    return write_file(job.out, _name(job, plane, cell, kind), data)
 
 
 def _load(job: Job, plane: tuple[int, ...], cell: Box, kind: str) -> dict[str, np.ndarray]:
-    data = (job.out / _name(job, plane, cell, kind)).read_bytes()
-    with np.load(io.BytesIO(data), allow_pickle=False) as found:
-        return {name: found[name] for name in found.files}
+    return unpack_arrays((job.out / _name(job, plane, cell, kind)).read_bytes())
 
 
 def _name(job: Job, plane: tuple[int, ...], cell: Box, kind: str) -> str:

@@ -6,7 +6,6 @@ place of its anchor, however the passes before were cut.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from engine.methods.starconvex import StarObjects, keys
 from engine.networks.defense_bank import DefenseBank, open_bank
 from engine.pixels import open_levels, plane_number, read_pixels, read_sources
 from engine.stages.base import Place, Raster
-from engine.store import StoredObject, checksum, write_file
+from engine.store import StoredObject, checksum, pack_arrays, unpack_arrays, write_file
 from engine.work import Done, compute_on_device
 from tiling import Box, Region
 
@@ -156,36 +155,25 @@ def _save_cell(job: Job, plane: tuple[int, ...], cell: Box, flagged: Flagged) ->
     names = keys(flagged.objects.points[own], plane_number(job, plane), job.frame.extent)
     order = np.argsort(names)
     extras = flagged.extras.take(extra)
-    with io.BytesIO() as buffer:
-        np.savez(
-            buffer,
-            keys=names[order],
-            votes=flagged.votes.votes[own][order],
-            seen=flagged.votes.seen[own][order],
-            distance=flagged.votes.distance[own][order],
-            suspect=flagged.suspect[own][order],
-            points=extras.points,
-            scores=extras.scores,
-            rays=extras.rays,
-            extra_votes=flagged.extra_votes[extra],
-            extra_seen=flagged.extra_seen[extra],
-        )
-        return write_file(job.out, _cell_name(job, plane, cell), buffer.getvalue())
+    arrays = {
+        "keys": names[order],
+        "votes": flagged.votes.votes[own][order],
+        "seen": flagged.votes.seen[own][order],
+        "distance": flagged.votes.distance[own][order],
+        "suspect": flagged.suspect[own][order],
+        "points": extras.points,
+        "scores": extras.scores,
+        "rays": extras.rays,
+        "extra_votes": flagged.extra_votes[extra],
+        "extra_seen": flagged.extra_seen[extra],
+    }
+    return write_file(job.out, _cell_name(job, plane, cell), pack_arrays(arrays))
 
 
 def _load_cell(job: Job, plane: tuple[int, ...], cell: Box) -> ObjectFlags:
-    data = (job.out / _cell_name(job, plane, cell)).read_bytes()
-    with np.load(io.BytesIO(data), allow_pickle=False) as found:
-        return ObjectFlags(
-            found["keys"],
-            found["votes"],
-            found["seen"],
-            found["distance"],
-            found["suspect"],
-            StarObjects(found["points"], found["scores"], found["rays"]),
-            found["extra_votes"],
-            found["extra_seen"],
-        )
+    found = unpack_arrays((job.out / _cell_name(job, plane, cell)).read_bytes())
+    extras = StarObjects(*(found.pop(name) for name in ("points", "scores", "rays")))
+    return ObjectFlags(extras=extras, **found)
 
 
 def _cell_name(job: Job, plane: tuple[int, ...], cell: Box) -> str:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.errors import OutputError
-from engine.ledger import Ledger
+from engine.numbering import add_counts, chunk_grid, load_numbers, save_numbers, sum_counts
 from engine.outlines import load_objects
-from engine.store import Location, write_atomic
-from tiling import Box, Grid, Region
+from tiling import Box, Region
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,26 +18,47 @@ if TYPE_CHECKING:
     from engine.ledger import Record
     from engine.methods.starconvex import StarObjects
     from engine.planning import Job
+    from engine.store import Location
 
 
 @dataclass(frozen=True)
-class Index:
-    """Where the objects of a run are kept, and how many come before each chunk.
+class Cores:
+    """Where the regions of a pass lie that are done.
 
     Parameters
     ----------
     planes : ndarray of shape (n, P), int64
-        Plane of each region of pass 1 that is done.
+        Plane of each.
     cores : ndarray of shape (n, 4), int64
         Its core: y0, x0, y1, x1.
+    """
+
+    planes: np.ndarray
+    cores: np.ndarray
+
+    def meeting(self, plane: tuple[int, ...], box: Box) -> list[Region]:
+        """Regions, in one plane, whose cores meet a box."""
+        here = (self.planes == np.array(plane, np.int64)).all(axis=1)
+        here &= (self.cores[:, :2] < box.stop).all(axis=1)
+        here &= (self.cores[:, 2:] > box.start).all(axis=1)
+        rows = self.cores[here].tolist()
+        return [Region(plane, Box((a, b), (c, d))) for a, b, c, d in rows]
+
+
+@dataclass(frozen=True)
+class Index(Cores):
+    """Where the objects of a run are kept, and how many come before each chunk.
+
+    Parameters
+    ----------
+    planes, cores : ndarray
+        Regions of pass 1 that are done.
     reach : float
         Longest ray of any object, in pixels.
     before : ndarray of shape (chunks + 1,), int64
         Objects in all chunks before each chunk; the last entry is the total.
     """
 
-    planes: np.ndarray
-    cores: np.ndarray
     reach: float
     before: np.ndarray
 
@@ -50,13 +67,20 @@ class Index:
         """Objects in all."""
         return int(self.before[-1])
 
-    def meeting(self, plane: tuple[int, ...], box: Box) -> list[Region]:
-        """Regions of pass 1, in one plane, whose cores meet a box."""
-        here = (self.planes == np.array(plane, np.int64)).all(axis=1)
-        here &= (self.cores[:, :2] < box.stop).all(axis=1)
-        here &= (self.cores[:, 2:] > box.start).all(axis=1)
-        rows = self.cores[here].tolist()
-        return [Region(plane, Box((a, b), (c, d))) for a, b, c, d in rows]
+
+def collect_cores(regions: Iterable[Region], planes: int) -> Cores:
+    """List where regions lie.
+
+    Parameters
+    ----------
+    regions : iterable of Region
+        The regions.
+    planes : int
+        Axes before y and x.
+    """
+    found = [(*r.plane, *r.core.start, *r.core.stop) for r in regions]
+    rows = np.array(found, np.int64).reshape(-1, planes + 4)
+    return Cores(rows[:, :planes], rows[:, planes:])
 
 
 def make_index(job: Job, records: Iterable[Record]) -> Index:
@@ -67,64 +91,34 @@ def make_index(job: Job, records: Iterable[Record]) -> Index:
     OutputError
         If there are more objects than the label image can name.
     """
-    grid = chunk_grid(job)
-    counts = np.zeros(len(grid) + 1, np.int64)
-    planes, cores, reach = [], [], 0.0
+    name = job.stardist.instances.name
+    chunks = chunk_grid(job, name)
+    counts = np.zeros(len(chunks), np.int64)
+    regions, reach = [], 0.0
     for record in records:
-        planes.append(record.region.plane)
-        cores.append((*record.region.core.start, *record.region.core.stop))
+        add_counts(job, chunks, record.region, record.notes["counts"], counts)
+        regions.append(record.region)
         reach = max(reach, float(record.notes["reach"]))
-        cells = record.region.core.split(grid.cell)
-        for cell, count in zip(cells, record.notes["counts"], strict=True):
-            # A part of an image that ran whole before has records outside of it too.
-            if cell.meets(job.area):
-                counts[grid.number(record.region.plane, *cell.start) + 1] = count
-    shape = (len(planes), len(job.frame.planes))
-    index = Index(
-        np.array(planes, np.int64).reshape(shape),
-        np.array(cores, np.int64).reshape(-1, 4),
-        reach,
-        np.cumsum(counts),
-    )
-    layer = job.layer(job.stardist.instances.name)
-    if index.total > np.iinfo(layer.dtype).max:
-        raise OutputError(
-            where=f"labels of '{job.out}'",
-            expected=f"at most {np.iinfo(layer.dtype).max} objects, as {layer.dtype} can name",
-            found=str(index.total),
-            remedy="Run the image in parts with --within, each into its own OUT.",
-        )
-    return index
-
-
-def chunk_grid(job: Job) -> Grid:
-    """Chunks of the label image."""
-    chunk = job.layer(job.stardist.instances.name).chunk
-    return Grid(job.frame.planes, job.frame.extent, (chunk, chunk))
+    found = collect_cores(regions, len(job.frame.planes))
+    return Index(found.planes, found.cores, reach, sum_counts(job, name, counts))
 
 
 def save_index(job: Job, index: Index) -> str:
     """Put the index where tasks find it; return its name, which no other index ever had."""
-    with io.BytesIO() as buffer:
-        np.savez(
-            buffer,
-            planes=index.planes,
-            cores=index.cores,
-            reach=np.float64(index.reach),
-            before=index.before,
-        )
-        data = buffer.getvalue()
-    name = f"index-{hashlib.sha256(data).hexdigest()[:32]}.npz"
-    write_atomic(Ledger(job.out).path("work", name), data)
-    return name
+    arrays = {
+        "planes": index.planes,
+        "cores": index.cores,
+        "reach": np.array(index.reach),
+        "before": index.before,
+    }
+    return save_numbers(job, "index", arrays)
 
 
 @lru_cache(maxsize=2)
 def open_index(out: Location, name: str) -> Index:
     """Index of a run; named by its content, so read once per process."""
-    found = Ledger(out).path("work", name).read_bytes()
-    with np.load(io.BytesIO(found), allow_pickle=False) as data:
-        return Index(data["planes"], data["cores"], float(data["reach"]), data["before"])
+    found = load_numbers(out, name)
+    return Index(found["planes"], found["cores"], float(found["reach"]), found["before"])
 
 
 def load_near(

@@ -1,17 +1,13 @@
 """Objects of the class map over all cells: which parts belong together, and the ids of all.
 
-Ids follow the chunks of the label image in C order and, within a chunk, the anchors in raster
-order, as those of star-convex objects do (`engine.labels`). Only the parts that touch a side of
-their cell are held at once, some 60 bytes each, and the sides of two rows of cells; the others are
-counted by their chunk.
+Only the parts that touch a side of their cell are held at once, some 60 bytes each, and the sides
+of two rows of cells; the others are counted by their chunk.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from itertools import product
 from typing import TYPE_CHECKING
@@ -19,10 +15,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.components import component_settings, load_edges
-from engine.errors import OutputError
-from engine.ledger import Ledger
 from engine.methods.components import join_over_seams
-from engine.store import Location, write_atomic
+from engine.numbering import (
+    add_counts,
+    chunk_grid,
+    chunk_numbers,
+    load_numbers,
+    save_numbers,
+    sum_counts,
+)
 from tiling import Box, Grid, Region
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from engine.ledger import Record
     from engine.methods.components import Edges
     from engine.planning import Job
+    from engine.store import Location
 
 #: Cells whose sides are read at once.
 _REQUESTS = 16
@@ -85,12 +87,6 @@ def cell_grid(job: Job) -> Grid:
     return Grid(job.frame.planes, job.frame.extent, (job.shard, job.shard))
 
 
-def chunk_grid(job: Job) -> Grid:
-    """Chunks of the label image of objects."""
-    chunk = job.layer(component_settings(job).name).chunk
-    return Grid(job.frame.planes, job.frame.extent, (chunk, chunk))
-
-
 def join_objects(job: Job, records: Iterable[Record]) -> Joined:
     """Join the parts of all cells over their seams, and count objects by chunk.
 
@@ -106,14 +102,11 @@ def join_objects(job: Job, records: Iterable[Record]) -> Joined:
     OutputError
         If there are more objects than the label image can name.
     """
-    chunks, cells = chunk_grid(job), cell_grid(job)
-    counts = np.zeros(len(chunks) + 1, np.int64)
+    settings, cells = component_settings(job), cell_grid(job)
+    chunks = chunk_grid(job, settings.name)
+    counts = np.zeros(len(chunks), np.int64)
     for record in records:
-        inner = record.region.core.split(chunks.cell)
-        for box, count in zip(inner, record.notes["parts"], strict=True):
-            # A part of an image that ran whole before has records outside of it too.
-            if box.meets(job.area):
-                counts[chunks.number(record.region.plane, *box.start) + 1] += count
+        add_counts(job, chunks, record.region, record.notes["parts"], counts)
     found = [_plane(job, cells, plane) for plane in product(*map(range, job.frame.planes))]
     groups = np.cumsum([0, *(int(part[2].max(initial=-1)) + 1 for part in found)])
     cell, local, first, area = (np.concatenate([part[k] for part in found]) for k in (0, 1, 3, 4))
@@ -124,23 +117,11 @@ def join_objects(job: Job, records: Iterable[Record]) -> Joined:
     total = int(groups[-1])
     head = np.searchsorted(group, np.arange(total))
     size = np.bincount(group, area, total).astype(np.int64)
-    kept = size >= component_settings(job).min_area
+    kept = size >= settings.min_area
     own = head[kept]
-    numbers = chunks.cell[0]
     planes = cell[own] // int(np.prod(cells.shape[-2:]))
-    places = first[own] // numbers
-    rows, columns = chunks.shape[-2:]
-    np.add.at(counts, (planes * rows + places[:, 0]) * columns + places[:, 1] + 1, 1)
-    joined = Joined(cell, local, group, head, kept, np.cumsum(counts))
-    layer = job.layer(component_settings(job).name)
-    if joined.before[-1] > np.iinfo(layer.dtype).max:
-        raise OutputError(
-            where=f"labels of '{job.out}'",
-            expected=f"at most {np.iinfo(layer.dtype).max} objects, as {layer.dtype} can name",
-            found=str(joined.before[-1]),
-            remedy="Run the image in parts with --within, each into its own OUT.",
-        )
-    return joined
+    np.add.at(counts, chunk_numbers(chunks, planes, first[own]), 1)
+    return Joined(cell, local, group, head, kept, sum_counts(job, settings.name, counts))
 
 
 def _plane(job: Job, cells: Grid, plane: tuple[int, ...]) -> tuple[np.ndarray, ...]:
@@ -178,20 +159,10 @@ def cell_number(job: Job, plane: tuple[int, ...], cell: Box) -> int:
 
 def save_joined(job: Job, joined: Joined) -> str:
     """Put it where tasks find it; return its name, which no other ever had."""
-    with io.BytesIO() as buffer:
-        np.savez(
-            buffer, cells=joined.cells, local=joined.local, group=joined.group, head=joined.head,
-            kept=joined.kept, before=joined.before,
-        )  # fmt: skip
-        data = buffer.getvalue()
-    name = f"joined-{hashlib.sha256(data).hexdigest()[:32]}.npz"
-    write_atomic(Ledger(job.out).path("work", name), data)
-    return name
+    return save_numbers(job, "joined", {f.name: getattr(joined, f.name) for f in fields(Joined)})
 
 
 @lru_cache(maxsize=2)
 def open_joined(out: Location, name: str) -> Joined:
     """Read what was joined; named by its content, so once per process."""
-    data = Ledger(out).path("work", name).read_bytes()
-    with np.load(io.BytesIO(data), allow_pickle=False) as found:
-        return Joined(*(found[n] for n in ("cells", "local", "group", "head", "kept", "before")))
+    return Joined(**load_numbers(out, name))

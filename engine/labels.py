@@ -1,9 +1,8 @@
 """Pass 2: dense ids, rendered from the tables of the owners, and the check of every seam.
 
 Nothing is rendered before all objects are known, so a label can only come from the region that
-owns it: no object is drawn by a neighbour and owned by nobody. Ids follow the output chunks in C
-order and, within a chunk, the anchors in raster order: an id is the number of objects in the
-chunks before, plus the rank in its own. Neither depends on regions.
+owns it: no object is drawn by a neighbour and owned by nobody. Neither pixels nor ids
+(`engine.numbering`) depend on regions.
 
 For 10^8 objects in 10^5 regions a task holds the objects of one region and its neighbours, some
 10^4 of 200 bytes; the driver holds one count per chunk, 8 bytes each.
@@ -16,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from engine.index import Index, chunk_grid, load_near, open_index
+from engine.index import Index, load_near, open_index
 from engine.methods.starconvex import StarObjects, keys, render
+from engine.numbering import chunk_grid, chunk_numbers, dense_ids
 from engine.pixels import plane_number, write_layer
 from engine.suspects import Drawing, flag_objects
 from engine.tables import objects_table, write_part
@@ -98,22 +98,15 @@ def _assigned(index: Index, region: Region) -> list[Region]:
     return [
         part
         for part in index.meeting(region.plane, region.core)
-        if region.core.contains(Box(part.core.start, tuple(n + 1 for n in part.core.start)))
+        if region.core.holds(part.core.start)
     ]
 
 
 def _dense_ids(job: Job, index: Index, plane: tuple[int, ...], objects: StarObjects) -> np.ndarray:
     """Dense id of every object whose chunk is wholly known: (n,) uint64."""
-    grid = chunk_grid(job)
-    first = grid.number(plane, 0, 0)
-    cells = objects.points // grid.cell[0]
-    chunk = first + cells[:, 0] * grid.shape[-1] + cells[:, 1]
-    order = np.lexsort((objects.points[:, 1], objects.points[:, 0], chunk))
-    ranked = chunk[order]
-    rank = np.arange(len(order)) - np.searchsorted(ranked, ranked)
-    ids = np.empty(len(objects), np.uint64)
-    ids[order] = index.before[ranked] + rank + 1
-    return ids
+    chunks = chunk_grid(job, job.stardist.instances.name)
+    chunk = chunk_numbers(chunks, plane_number(job, plane), objects.points)
+    return dense_ids(index.before, chunk, objects.points)
 
 
 def _measure(canvas: np.ndarray, box: Box, own: np.ndarray) -> np.ndarray:

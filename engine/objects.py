@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from engine.components import component_settings, load_parts, number_cell
-from engine.joining import cell_box, cell_number, chunk_grid, open_joined
+from engine.joining import cell_box, cell_number, open_joined
 from engine.methods.components import Parts
-from engine.pixels import read_layer, write_layer
+from engine.numbering import chunk_grid, chunk_numbers, dense_ids
+from engine.pixels import plane_number, read_layer, write_layer
 from engine.planning.elements import CLASSES
 from engine.tables import Rows, placed_table, write_part
 from engine.work import Done
@@ -85,20 +86,16 @@ def _own_ids(job: Job, joined: Joined, number: int) -> np.ndarray:
     """Ids of the parts of a cell that hold the anchor of an object; 0 for the others."""
     cell = cell_box(job, number)
     parts = load_parts(job, cell.plane, cell.core)
-    kept = parts.area >= component_settings(job).min_area
+    settings = component_settings(job)
+    kept = parts.area >= settings.min_area
     rows = joined.rows(number)
     groups = joined.group[rows]
     kept[joined.local[rows]] = joined.kept[groups] & (joined.head[groups] == rows)
-    chunks = chunk_grid(job)
-    first = chunks.number(cell.plane, 0, 0)
-    places = parts.first // chunks.cell[0]
-    chunk = first + places[:, 0] * chunks.shape[-1] + places[:, 1]
-    order = np.lexsort((parts.first[:, 1], parts.first[:, 0], chunk))
-    order = order[kept[order]]
-    ranked = chunk[order]
-    rank = np.arange(len(order)) - np.searchsorted(ranked, ranked)
+    anchors = parts.first[kept]
+    chunks = chunk_grid(job, settings.name)
+    chunk = chunk_numbers(chunks, plane_number(job, cell.plane), anchors)
     ids = np.zeros(len(parts), np.uint64)
-    ids[order] = joined.before[ranked] + rank + 1
+    ids[kept] = dense_ids(joined.before, chunk, anchors)
     return ids
 
 

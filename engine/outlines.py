@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from engine.ledger import FOLDER
 from engine.methods.starconvex import StarObjects, keys
+from engine.numbering import count_anchors
 from engine.pixels import plane_number, quantise, write_layer
-from engine.store import StoredObject, write_file
-from tiling import Grid
+from engine.store import StoredObject, pack_arrays, unpack_arrays, write_file
 
 if TYPE_CHECKING:
     from engine.planning import Job
@@ -64,30 +63,22 @@ def save_objects(job: Job, region: Region, objects: StarObjects) -> tuple[Stored
     mine = objects.take(own)
     foreign = objects.take(~own)
     foreign = foreign.take(foreign.meeting(region.core))
-    with io.BytesIO() as buffer:
-        np.savez(
-            buffer,
-            points=mine.points,
-            scores=mine.scores,
-            rays=mine.rays,
-            seen=np.sort(keys(foreign.points, number, job.frame.extent)),
-        )
-        stored = write_file(job.out, objects_name(job, region), buffer.getvalue())
+    arrays = {
+        "points": mine.points,
+        "scores": mine.scores,
+        "rays": mine.rays,
+        "seen": np.sort(keys(foreign.points, number, job.frame.extent)),
+    }
+    stored = write_file(job.out, objects_name(job, region), pack_arrays(arrays))
     chunk = job.layer(job.stardist.instances.name).chunk
-    cells = Grid((), region.core.shape, (chunk, chunk))  # type: ignore[arg-type]
-    local = (mine.points - np.array(region.core.start)) // chunk
-    index = local[:, 0] * cells.shape[1] + local[:, 1]
-    return stored, [int(n) for n in np.bincount(index, minlength=len(cells))]
+    return stored, count_anchors(region.core, chunk, mine.points)
 
 
 def load_objects(job: Job, region: Region) -> tuple[StarObjects, np.ndarray]:
     """Objects that a region owns, and the keys of the foreign ones that it saw."""
-    data = (job.out / objects_name(job, region)).read_bytes()
-    with np.load(io.BytesIO(data), allow_pickle=False) as found:
-        objects = StarObjects(
-            found["points"], found["scores"], found["rays"].reshape(-1, job.n_rays)
-        )
-        return objects, found["seen"]
+    found = unpack_arrays((job.out / objects_name(job, region)).read_bytes())
+    rays = found["rays"].reshape(-1, job.n_rays)
+    return StarObjects(found["points"], found["scores"], rays), found["seen"]
 
 
 def objects_name(job: Job, region: Region) -> str:

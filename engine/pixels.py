@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import weakref
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +16,9 @@ from engine.store import (
     StoredObject,
     Target,
     open_target,
+    pack_arrays,
+    read_plane,
+    unpack_arrays,
     use_fast_codecs,
     write_atomic,
     write_box,
@@ -95,8 +97,8 @@ def write_layer(
 def read_layer(job: Job, name: str, plane: tuple[int, ...], box: Box) -> np.ndarray:
     """Read a box of level 0 of a layer of one channel: (y, x) in its dtype."""
     layer = job.layer(name)
-    at: Any = (*layer.leading(plane, 0), *box.coarsen(layer.scale).slices())
-    return np.asarray(open_layer(job, name, 0).array[at])
+    array = open_layer(job, name, 0).array
+    return read_plane(array, layer.leading(plane, 0), box.coarsen(layer.scale))
 
 
 def quantise(probability: np.ndarray) -> np.ndarray:
@@ -112,9 +114,8 @@ def plane_number(job: Job, plane: tuple[int, ...]) -> int:
 
 def save_levels(job: Job, levels: Levels) -> None:
     """Freeze the statistics of pass 0."""
-    with io.BytesIO() as buffer:
-        np.savez(buffer, low=levels.low, high=levels.high, cell=np.int64(levels.cell))
-        write_atomic(levels_place(job.out, job.digests["statistics"]), buffer.getvalue())
+    arrays = {"low": levels.low, "high": levels.high, "cell": np.array(levels.cell, np.int64)}
+    write_atomic(levels_place(job.out, job.digests["statistics"]), pack_arrays(arrays))
 
 
 def levels_place(out: Location, digest: str) -> Location:
@@ -129,9 +130,8 @@ def open_levels(job: Job) -> Levels:
 
 @lru_cache(maxsize=8)
 def _read_levels(out: Location, digest: str, _token: str) -> Levels:
-    data = levels_place(out, digest).read_bytes()
-    with np.load(io.BytesIO(data), allow_pickle=False) as found:
-        return Levels(found["low"], found["high"], int(found["cell"]))
+    found = unpack_arrays(levels_place(out, digest).read_bytes())
+    return Levels(found["low"], found["high"], int(found["cell"]))
 
 
 @lru_cache(maxsize=8)

@@ -33,7 +33,7 @@ from engine.methods.intensity import (
 from engine.pixels import open_levels, plane_number, read_pixels, read_sources
 from engine.recipe import NetworkRecipe
 from engine.stages.normalise import Levels
-from engine.store import checksum, write_atomic
+from engine.store import checksum, pack_arrays, write_atomic
 from engine.work import Done
 
 if TYPE_CHECKING:
@@ -357,6 +357,4 @@ def _load(place: Location) -> NpzFile:
 
 
 def _save(place: Location, arrays: dict[str, np.ndarray]) -> None:
-    with io.BytesIO() as buffer:
-        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-        write_atomic(place, buffer.getvalue())
+    write_atomic(place, pack_arrays(arrays, compress=True))

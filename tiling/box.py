@@ -114,6 +114,10 @@ class Box:
             for a, b, c, d in zip(self.start, self.stop, other.start, other.stop, strict=True)
         )
 
+    def holds(self, pixel: Sequence[int]) -> bool:
+        """Whether a pixel lies in this box."""
+        return all(a <= n < b for a, n, b in zip(self.start, pixel, self.stop, strict=True))
+
     def shift(self, by: Sequence[int]) -> Box:
         """Box moved by `by` pixels."""
         return Box(
