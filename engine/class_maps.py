@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from engine.borders import save_border
 from engine.components import save_components
 from engine.pixels import quantise, write_layer
 from engine.planning.elements import CLASSES, ENTROPY, INITIAL, probability_layer
@@ -43,6 +44,7 @@ def save_classes(
     entropy: Raster = made.products[ENTROPY]
     stored = write_layer(job, INITIAL if repaired else CLASSES, region, initial.cut(core))
     stored += write_layer(job, ENTROPY, region, entropy.cut(core))
+    stored += tuple(save_border(job, region, "regions", initial))
     for name in job.classes.keep:
         probability: Raster = made.products["class_probability"]
         k = job.ensemble.classes.index(name)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from engine.borders import save_border
 from engine.components import save_components
 from engine.methods.entropy import FULL
 from engine.pixels import read_layer, write_layer
@@ -40,7 +41,7 @@ def repair_region(job: Job, region: Region) -> Done:
     Done
         Its notes count windows, those that ran, repairs, and pixels that changed.
     """
-    wanted = {CLASSES: region.core}
+    wanted = {CLASSES: job.with_border(region.core), REPAIRS: region.core}
     boxes = job.repair_pipeline().fold(wanted)
     given = {name: _known(job, name, region, boxes[name]) for name in (INITIAL, ENTROPY)}
     if "class_probability" in boxes and job.ensemble is not None:
@@ -57,6 +58,7 @@ def repair_region(job: Job, region: Region) -> Done:
     classes: Raster = made.products[CLASSES]
     repairs: list[Repair] = made.products["repairs"]
     stored = list(write_layer(job, CLASSES, region, classes.cut(region.core)))
+    stored += save_border(job, region, "repair", classes)
     notes = {**made.notes, "repairs": len(repairs)}
     stored.append(write_part(job, REPAIRS, region, repairs_table(job, region.plane, repairs)))
     if job.classes is not None and job.classes.objects:

@@ -18,6 +18,7 @@ from engine.ledger import Record, RecordWriter
 from engine.objects import object_region
 from engine.pyramid import reduce_region
 from engine.repairs import repair_region
+from engine.seams import compare_region
 from engine.statistics import statistics_region
 from engine.store import is_fatal
 from engine.work import Done, copy_region, process_region
@@ -229,6 +230,8 @@ def compute(job: Job, step: Pass, region: Region) -> Done:
             return repair_region(job, region)
         case "objects":
             return object_region(job, region)
+        case "seams":
+            return compare_region(job, region)
         case "copy":
             return copy_region(job, region)
         case "pyramid":

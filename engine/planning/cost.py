@@ -59,20 +59,20 @@ class Tiles:
 def count_tiles(job: Job, region: int) -> Tiles:
     """Count tiles for regions of a size; arithmetic on the two axes, whatever the image's size."""
     counts = [
-        _count(job, Lattice(job.frame.extent, tiling), region, halo)
-        for tiling, halo in job.tilings()
+        _count(job, Lattice(job.frame.extent, tiling), region, halo, border)
+        for tiling, halo, border in job.tilings()
     ]
     return Tiles(sum(c.once for c in counts), sum(c.computed for c in counts))
 
 
-def _count(job: Job, lattice: Lattice, region: int, halo: int) -> Tiles:
-    """Count the tiles of one lattice, for regions with a halo."""
+def _count(job: Job, lattice: Lattice, region: int, halo: int, border: int) -> Tiles:
+    """Count the tiles of one lattice, for regions with a halo and a border."""
     once = computed = int(np.prod(job.frame.planes, dtype=np.int64))
     for k, axis in enumerate(lattice.axes):
         low, high = job.area.start[k], job.area.stop[k]
         once *= len(axis.touching(low, high))
         cuts = range(low // region * region, high, region)
-        wanted = [(max(a, low) - halo, min(a + region, high) + halo) for a in cuts]
+        wanted = [(max(a, low) - halo, min(a + region + border, high) + halo) for a in cuts]
         computed *= sum(len(axis.touching(max(a, 0), min(b, axis.length))) for a, b in wanted)
     return Tiles(once, computed)
 
@@ -111,8 +111,8 @@ def worker_bytes(job: Job, region: int, threads: int) -> int:
     if job.mae is not None:
         repairing = job.repair_pipeline()
         part = _middle(Box((0, 0), (min(drawn, core.shape[0]), min(drawn, core.shape[1]))), job)
-        computing = max(computing, repairing.memory({CLASSES: part}))
-        reading = max(reading, 2 * repairing.fold({CLASSES: part})[INITIAL].size)
+        computing = max(computing, repairing.memory({CLASSES: job.with_border(part)}))
+        reading = max(reading, 2 * repairing.fold({CLASSES: job.with_border(part)})[INITIAL].size)
     if job.classes is not None and job.classes.objects:
         labelling = max(labelling, drawn**2 * LABEL_BYTES // 2 + job.shard**2 * PART_BYTES)
     weights = _weight_bytes(job)

@@ -37,7 +37,7 @@ CLASS_COLORS = (
 )  # fmt: skip
 
 PassKind = Literal[
-    "statistics", "regions", "flags", "labels", "repair", "objects", "copy", "pyramid"
+    "statistics", "regions", "flags", "labels", "repair", "objects", "seams", "copy", "pyramid"
 ]
 
 

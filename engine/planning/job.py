@@ -71,6 +71,8 @@ class Job:
         Name of the index of objects, once pass 1 is complete.
     joined : str
         Name of what joins the objects of the class map, once that is complete.
+    makers : str
+        Name of the list of regions that made class maps, once these are complete.
     launch : Launch or None
         How the network runs.
     model : ModelFolder or None
@@ -102,6 +104,7 @@ class Job:
     token: str = ""
     index: str = ""
     joined: str = ""
+    makers: str = ""
     launch: Launch | None = None
     model: ModelFolder | None = None
     bank: str = ""
@@ -228,13 +231,20 @@ class Job:
             raise TypeError(msg)
         return self.launch
 
-    def tilings(self) -> tuple[tuple[Tiling, int], ...]:
-        """Lattices over which networks run in the regions pass, each with the halo of a region."""
+    def tilings(self) -> tuple[tuple[Tiling, int, int], ...]:
+        """Lattices over which networks run in the regions pass.
+
+        Returns
+        -------
+        tuple of (Tiling, int, int)
+            Each with the halo of a region, and with the pixels below and to the right of it that
+            are computed as well, no further than the part that is done.
+        """
         found = []
         if isinstance(self.recipe, StarDistRecipe) and self.model is not None:
-            found.append((_star_tiling(self.recipe, self.model), self.halo))
+            found.append((_star_tiling(self.recipe, self.model), self.halo, 0))
         if self.ensemble is not None:
-            found.append((self.network.tiling.with_network(self.ensemble.divisor, 1), 0))
+            found.append((self.network.tiling.with_network(self.ensemble.divisor, 1), 0, 1))
         return tuple(found)
 
     def with_launch(self, launch: Launch) -> Job:
@@ -277,9 +287,14 @@ class Job:
         if isinstance(self.recipe, StarDistRecipe):
             wanted |= {"objects": core, "probability": core}
         if self.classes is not None:
-            wanted |= {INITIAL: core, ENTROPY: core}
+            # One line more than is written: the check of seams compares it.
+            wanted |= {INITIAL: self.with_border(core), ENTROPY: core}
             wanted |= {"class_probability": core} if self.classes.keep else {}
         return wanted
+
+    def with_border(self, core: Box) -> Box:
+        """Core, and the lines of pixels below and to the right of it that are done as well."""
+        return Box(core.start, tuple(n + 1 for n in core.stop)).clip(self.area)
 
     def passes(self) -> tuple[Pass, ...]:
         """All passes but pass 0, in order."""

@@ -4,6 +4,7 @@
 
     regions ──► flags ──► labels              star-convex objects, and which to doubt
        └──────► repair ──► objects            class map, and connected components of it
+                   └─────► seams              what both sides of each seam of the map saw
     copy                                      the image itself
     pyramid-LAYER-LEVEL                       of everything, level by level
 """
@@ -55,12 +56,15 @@ def _class_passes(job: Job, grid: Grid) -> list[Pass]:
     """List the passes that repair the class map and make objects of it."""
     settings, after = job.classes, "regions"
     passes: list[Pass] = []
-    if settings is not None and settings.repair:
+    if settings is None:
+        return passes
+    if settings.repair:
         passes.append(Pass("repair", "repair", grid, CLASSES, after=after, tables=(REPAIRS,)))
         after = "repair"
-    if settings is not None and settings.objects:
+    if settings.objects:
         name = settings.objects.name
         passes.append(Pass("objects", "objects", grid, name, after=after, tables=(name,)))
+    passes.append(Pass("seams", "seams", grid, after=after))
     return passes
 
 

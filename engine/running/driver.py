@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from engine.borders import class_makers
 from engine.cluster import inspect_cluster
 from engine.errors import OutputError
 from engine.index import make_index, save_index
@@ -20,6 +21,7 @@ from engine.running.outputs import create_arrays, write_metadata
 from engine.running.publishing import publish, remove_unused
 from engine.running.summary import summarise
 from engine.running.sweeping import Sweeper, Tally
+from engine.seams import save_makers
 from engine.statistics import (
     check_finite,
     check_frozen,
@@ -176,6 +178,8 @@ class Driver:
                 self._index()
             if left and step.kind == "objects":
                 self._join(step.after)
+            if left and step.kind == "seams":
+                self._list_makers()
         complete = self._sweeper.sweep(self._job, wave, states)
         for step in wave:
             known = self._parts(step) if complete and step.tables else set()
@@ -205,6 +209,14 @@ class Driver:
         records = self._ledger.records(step.name, step.digest, step.grid)
         joined = join_objects(self._job, records)
         self._job = replace(self._job, joined=save_joined(self._job, joined))
+
+    def _list_makers(self) -> None:
+        """List the regions that made class maps, for the pass that compares what they saw."""
+        if self._job.makers:
+            return
+        steps = [step for step in self._job.passes() if step.name in class_makers(self._job)]
+        records = {s.name: self._ledger.records(s.name, s.digest, s.grid) for s in steps}
+        self._job = replace(self._job, makers=save_makers(self._job, records))
 
     def _cluster(self) -> Client:
         """Cluster of this run, started when the first task needs it."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 #: Folders of what passes keep beside the arrays, by digest.
-_KEPT = ("objects", "flags", "components", "statistics/parts")
+_KEPT = ("objects", "flags", "components", "borders", "statistics/parts")
 
 
 def publish(

@@ -78,6 +78,9 @@ def summarise(plan: Plan, records: Mapping[str, Iterable[Record]]) -> dict[str, 
         report |= _stars(sums["regions"]) if plan.job.model else {}
     if "repair" in sums and sums["repair"].regions:
         report["repairs"] = _repairs(sums["repair"])
+    if "seams" in sums and sums["seams"].regions:
+        seen = sums["seams"]
+        report["class_seams"] = {n: int(seen.total[n]) for n in ("pixels", "differing")}
     if "objects" in sums and sums["objects"].regions:
         done = sums["objects"]
         report["components"] = {n: int(done.total[n]) for n in ("objects", "crossing")}

@@ -144,8 +144,13 @@ class Inpaint(Stage):
         return attention + self._windows_at_once(self.launch_pixels) * each
 
     def run(self, given: Mapping[str, Any], wanted: Mapping[str, Box], place: Place) -> Made:
-        """Fill in what is uncertain; products are the map and the repairs that belong here."""
+        """Fill in what is uncertain; products are the map and the repairs that belong here.
+
+        Those belong to "repairs", where a box is wanted of them, whose window's own part begins
+        there; to the box of the map otherwise.
+        """
         box = wanted["classes"].clip(self.frame.bounds)
+        told = wanted.get("repairs", box)
         under = self._under(box)
         classes, entropy = (
             self._padded(given[n], under)[0] for n in ("classes_initial", "entropy")
@@ -155,7 +160,7 @@ class Inpaint(Stage):
         result = classes.copy()
         windows = self._windows(box)
         doubtful = [w for w in windows if self._uncertain(entropy, w.own, under).any()]
-        mine = [w for w in windows if _begins(w.own, box)]
+        mine = [w for w in windows if told.holds(w.own.start)]
         repairs: list[Repair] = []
         for first in range(0, len(doubtful), MOST_WINDOWS):
             some = doubtful[first : first + MOST_WINDOWS]
@@ -164,12 +169,12 @@ class Inpaint(Stage):
             for window, pixels, left in zip(some, filled, blind, strict=True):
                 own = window.own.slices(under.start)
                 result[own] = pixels[window.own.slices(window.tile.start)]
-                if _begins(window.own, box):
+                if told.holds(window.own.start):
                     repairs.append(self._repair(classes, result, entropy, window.own, under, left))
         part = result[box.slices(under.start)]
         notes = {
             "windows": len(mine),
-            "windows_run": sum(_begins(w.own, box) for w in doubtful),
+            "windows_run": sum(told.holds(w.own.start) for w in doubtful),
             "left": sum(repair.left for repair in repairs),
             "repaired_pixels": sum(repair.changed for repair in repairs),
         }
@@ -253,8 +258,3 @@ class Inpaint(Stage):
         missing = [n - have for n, have in zip(under.shape, inside.shape[1:], strict=True)]
         # A plane may be smaller than what is missing: symmetric padding repeats.
         return np.pad(inside, [(0, 0), *((0, n) for n in missing)], mode="symmetric")
-
-
-def _begins(own: Box, box: Box) -> bool:
-    """Whether the part that a window decides begins in a box: it is told of there."""
-    return box.contains(Box(own.start, tuple(n + 1 for n in own.start)))

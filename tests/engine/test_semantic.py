@@ -1,6 +1,7 @@
 """Class maps, entropy, repairs and objects are those of the image, whatever the cut."""
 
 import gc
+import json
 import shutil
 import weakref
 from pathlib import Path
@@ -21,6 +22,8 @@ from engine.methods.entropy import uncertain_patches
 from engine.networks.ensemble import Member
 from engine.networks.ensemble_runtime import OpenMember, open_member
 from engine.recipe import TilingSettings
+from engine.stages.base import Made
+from engine.stages.semantic import Entropy
 from engine.store import ImageReader, Location, image_groups
 from tiling import Box
 
@@ -90,6 +93,36 @@ def test_no_cut_changes_a_pixel_or_a_row(
     assert repairs[0].equals(repairs[1])
     assert len(repairs[0]) > 10
     assert sum(repairs[0]["changed"].to_pylist()) > 100
+
+
+def test_both_sides_of_a_seam_say_what_they_saw(
+    image: Path, tmp_path: Path, run_recipe: Runner, recipe: str, whole: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def seams(out: Path, region: int) -> dict[str, int]:
+        run(run_recipe, image, out, recipe, f"resources.region={region}")
+        found: dict[str, int] = json.loads((out / ".tilewright" / "report.json").read_text())
+        return dict(found["class_seams"])
+
+    report = json.loads((whole / ".tilewright" / "report.json").read_text())
+    assert report["class_seams"] == {"pixels": 0, "differing": 0}
+    # Two lines down and two across, of two planes, before repair and after; corners count twice.
+    lines = 2 * 2 * (391 + 2 * 250) + 2 * 2 * 2
+    assert seams(tmp_path / "sound.ome.zarr", 192) == {"pixels": lines, "differing": 0}
+
+    honest = Entropy.run
+
+    def otherwise(stage: Entropy, given: Any, wanted: Any, place: Any) -> Made:
+        made = honest(stage, given, wanted, place)
+        if given["class_probability"].box.start == (0, 192):
+            data = made.products["classes_initial"].data
+            data[...] = (data + 1) % 3
+        return made
+
+    monkeypatch.setattr(Entropy, "run", otherwise)
+    broken = seams(tmp_path / "broken.ome.zarr", 192)
+    assert broken["pixels"] == lines
+    assert 50 < broken["differing"] < lines
 
 
 def test_only_uncertain_patches_change(whole: Path) -> None:
