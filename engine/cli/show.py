@@ -162,6 +162,12 @@ def _components(report: dict[str, Any]) -> list[tuple[str, str]]:
     return [("objects", text)]
 
 
+def _class_seams(report: dict[str, Any]) -> list[tuple[str, str]]:
+    seams = report["class_seams"]
+    text = f"{seams['pixels']} pixels of the class map seen from both sides, "
+    return [("seams", f"{text}{seams['differing']} of them otherwise")]
+
+
 def _repairs(report: dict[str, Any]) -> list[tuple[str, str]]:
     done = report["repairs"]
     text = f"{done['repairs']}, {done['pixels']} pixels changed, {done['left']} left; "
@@ -186,6 +192,7 @@ def _tiles(report: dict[str, Any]) -> list[tuple[str, str]]:
 #: Who tells of a part of a report, where it has one; in the order of the lines.
 _TOLD: dict[str, Callable[[dict[str, Any]], list[tuple[str, str]]]] = {
     "objects": _objects,
+    "class_seams": _class_seams,
     "components": _components,
     "repairs": _repairs,
     "suspects": _suspects,
