@@ -17,7 +17,8 @@ from engine.errors import RecipeError
 if TYPE_CHECKING:
     from engine.networks.defense_bank import Mode
     from engine.training.defense_options import DefenseProgress, Route
-    from engine.training.options import Precision, Progress
+    from engine.training.options import Progress
+    from engine.training.schedule import Precision
 
 app = typer.Typer(no_args_is_help=True, help="Train models on your own images.")
 app.command()(flags)

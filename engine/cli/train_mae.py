@@ -15,7 +15,7 @@ from engine.networks.mae_folder import MaeConfig
 if TYPE_CHECKING:
     from engine.networks.mae_folder import ClassInput, Positions
     from engine.training.mae_options import MaeProgress
-    from engine.training.options import Precision
+    from engine.training.schedule import Precision
 
 OUT = Console(soft_wrap=True)
 

@@ -13,7 +13,7 @@ from engine.errors import RecipeError
 
 if TYPE_CHECKING:
     from engine.networks.unet_config import Norm
-    from engine.training.options import Precision
+    from engine.training.schedule import Precision
     from engine.training.unet_options import UNetProgress
 
 OUT = Console(soft_wrap=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import ModelError
+from engine.networks.checking import is_int, is_number
 from engine.networks.lookup import Kind, bundled_folders, find
 from engine.networks.model_folder import CONFIG_FILE, ModelFolder, bundled_models, open_model
 from engine.networks.unet_config import UNetConfig
@@ -165,14 +166,14 @@ def _open_folder(path: Path) -> Ensemble:
         )  # fmt: skip
     values = read_json(file)
     version, channels = values.get("version"), values.get("channels")
-    if not _is_int(version, 1) or version > VERSION:  # type: ignore[operator] # checked before
+    if not is_int(version, 1) or version > VERSION:
         raise _wrong(file, "version", f"at most {VERSION}", version)
-    if not _is_int(channels, 1):
+    if not is_int(channels, 1):
         raise _wrong(file, "channels", "an integer >= 1", channels)
     classes = _names(values, "classes", file, least=2)
     members = tuple(_open_member(path / name) for name in _names(values, "members", file, least=1))
     for member in members:
-        _check_member(member, file, len(classes), int(channels))  # type: ignore[call-overload]
+        _check_member(member, file, len(classes), channels)
     facts = [classes, channels, [member.sha256 for member in members]]
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     return Ensemble(path, classes, members[0].n_channel_in, members, digest)
@@ -241,10 +242,9 @@ def _referred_model(values: Mapping[str, object], file: Path) -> ModelFolder:
 
 def _number(values: Mapping[str, object], key: str, file: Path) -> float:
     value = values.get(key)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value):  # type: ignore[arg-type] # checked before
+    if not is_number(value):
         raise _wrong(file, key, "a finite number", value)
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
 
 
 def _names(values: Mapping[str, object], key: str, file: Path, least: int) -> tuple[str, ...]:
@@ -255,10 +255,6 @@ def _names(values: Mapping[str, object], key: str, file: Path, least: int) -> tu
     if not sound or len(set(names)) != len(names) or len(names) < least:
         raise _wrong(file, key, f"a list of at least {least} different names", found)
     return tuple(names)
-
-
-def _is_int(value: object, low: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
 
 
 def _wrong(file: Path, key: str, expected: str, found: object) -> ModelError:

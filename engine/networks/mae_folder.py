@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import ModelError
+from engine.networks.checking import is_int, is_number, require
 from engine.networks.lookup import Kind, bundled_folders, find
 from engine.networks.weight_files import digest_files, find_weights, read_json
 
@@ -97,23 +98,22 @@ class MaeConfig:
         names = self.classes
         named = isinstance(names, tuple) and all(isinstance(n, str) and n for n in names)
         distinct = named and len(set(names)) == len(names) and 2 <= len(names) <= _MOST_CLASSES
-        self._require(distinct, "classes", f"2 to {_MOST_CLASSES} different names")
+        require(distinct, "classes", f"2 to {_MOST_CLASSES} different names", self)
         for field in _SIZES:
-            self._require(_is_int(getattr(self, field), 1), field, "an integer >= 1")
-        self._require(self.window % self.patch == 0, "window", f"a multiple of {self.patch}")
-        self._require(self.class_input in ("index", "onehot"), "class_input", "index | onehot")
-        self._require(self.positions in ("sincos", "rotary"), "positions", "sincos | rotary")
+            require(is_int(getattr(self, field), 1), field, "an integer >= 1", self)
+        require(self.window % self.patch == 0, "window", f"a multiple of {self.patch}", self)
+        require(self.class_input in ("index", "onehot"), "class_input", "index | onehot", self)
+        require(self.positions in ("sincos", "rotary"), "positions", "sincos | rotary", self)
         for part in ("encoder", "decoder"):
             dim, heads = getattr(self, f"{part}_dim"), getattr(self, f"{part}_heads")
-            self._require(dim % heads == 0, f"{part}_dim", f"a multiple of {heads} heads")
+            require(dim % heads == 0, f"{part}_dim", f"a multiple of {heads} heads", self)
             turned = dim // heads if self.positions == "rotary" else dim
             rule = "a width (with rotary: of a head) that is a multiple of 4"
-            self._require(turned % 4 == 0, f"{part}_dim", rule)
-        scale = self.position_scale
-        number = isinstance(scale, int | float) and not isinstance(scale, bool)
-        self._require(number and 0 < scale < 100, "position_scale", "a number in (0, 100)")
+            require(turned % 4 == 0, f"{part}_dim", rule, self)
+        scaled = is_number(self.position_scale) and 0 < self.position_scale < 100
+        require(scaled, "position_scale", "a number in (0, 100)", self)
         near = self.near_patches
-        self._require(near is None or _is_int(near, 0), "near_patches", "null or an integer >= 0")
+        require(near is None or is_int(near, 0), "near_patches", "null or an integer >= 0", self)
 
     @property
     def side(self) -> int:
@@ -124,13 +124,6 @@ class MaeConfig:
     def tokens(self) -> int:
         """Patches of a window."""
         return self.side**2
-
-    def _require(self, ok: bool, field: str, rule: str) -> None:
-        if not ok:
-            raise ModelError(
-                where=field, expected=rule, found=repr(getattr(self, field)),
-                remedy="Correct the value or take another model.",
-            )  # fmt: skip
 
 
 _SIZES = (
@@ -259,10 +252,6 @@ def _open_folder(path: Path) -> MaeFolder:
     digest = digest_files((config_path, weights))
     size = weights.stat().st_size
     return MaeFolder(path, config, weights, size, digest, path.resolve().name)
-
-
-def _is_int(value: object, low: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
 
 
 def _bundled() -> dict[str, Path]:

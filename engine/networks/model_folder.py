@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import ModelError
+from engine.networks.checking import is_int, is_number, require
 from engine.networks.lookup import Kind, bundled_folders, find
 from engine.networks.weight_files import digest_files, find_weights, read_json
 
@@ -94,20 +95,20 @@ class StarDistConfig:
         for field, low in (("n_rays", 3), ("n_channel_in", 1), ("unet_n_depth", 0),
                            ("unet_n_filter_base", 1), ("unet_n_conv_per_depth", 1),
                            ("net_conv_after_unet", 0)):  # fmt: skip
-            _require(_is_int(getattr(self, field), low), field, f"an integer >= {low}", self)
+            require(is_int(getattr(self, field), low), field, f"an integer >= {low}", self)
         for field in ("grid", "unet_kernel_size", "unet_pool"):
             value = getattr(self, field)
             pair = isinstance(value, tuple) and len(value) == 2
-            _require(pair and all(_is_int(v, 1) for v in value), field, "two integers >= 1", self)
+            require(pair and all(is_int(v, 1) for v in value), field, "two integers >= 1", self)
         powers = all(v & (v - 1) == 0 for v in self.grid)
-        _require(powers, "grid", "powers of two", self)
+        require(powers, "grid", "powers of two", self)
         for field in ("unet_activation", "unet_last_activation"):
-            _require(getattr(self, field) in ACTIVATIONS, field, " | ".join(ACTIVATIONS), self)
-        _require(isinstance(self.unet_batch_norm, bool), "unet_batch_norm", "true or false", self)
-        _require(isinstance(self.unet_prefix, str), "unet_prefix", "a string", self)
+            require(getattr(self, field) in ACTIVATIONS, field, " | ".join(ACTIVATIONS), self)
+        require(isinstance(self.unet_batch_norm, bool), "unet_batch_norm", "true or false", self)
+        require(isinstance(self.unet_prefix, str), "unet_prefix", "a string", self)
         expansion = self.unet_expansion
-        number = isinstance(expansion, int | float) and not isinstance(expansion, bool)
-        _require(number and 0 < expansion < math.inf, "unet_expansion", "a number > 0", self)
+        positive = is_number(expansion) and expansion > 0
+        require(positive, "unet_expansion", "a number > 0", self)
 
     @property
     def divisor(self) -> tuple[int, int]:
@@ -148,8 +149,8 @@ class Thresholds:
     def __post_init__(self) -> None:
         for field in ("prob", "nms"):
             value = getattr(self, field)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            _require(number and 0 < value < 1, field, "a number in (0, 1)", self, THRESHOLDS_FILE)
+            inside = is_number(value) and 0 < value < 1
+            require(inside, field, "a number in (0, 1)", self, THRESHOLDS_FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,18 +269,6 @@ def _open_folder(path: Path) -> ModelFolder:
 def _number(values: Mapping[str, object], key: str) -> float:
     value = values.get(key, math.nan)
     return value if isinstance(value, int | float) else math.nan
-
-
-def _is_int(value: object, low: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
-
-
-def _require(ok: bool, field: str, rule: str, owner: object, where: str | None = None) -> None:
-    if not ok:
-        raise ModelError(
-            where=field if where is None else f"{where}: {field}", expected=rule,
-            found=repr(getattr(owner, field)), remedy="Correct the value or take another model.",
-        )  # fmt: skip
 
 
 def _bundled() -> dict[str, Path]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from engine.errors import ModelError
+from engine.networks.checking import is_int, require
 
 Norm = Literal["group", "batch"]
 NORMS: tuple[Norm, ...] = ("group", "batch")
@@ -49,27 +49,15 @@ class UNetConfig:
 
     def __post_init__(self) -> None:
         for field, low in (("n_channel_in", 1), ("n_classes", 2), ("convs", 1), ("groups", 1)):
-            _require(_is_int(getattr(self, field), low), field, f"an integer >= {low}", self)
+            require(is_int(getattr(self, field), low), field, f"an integer >= {low}", self)
         widths = isinstance(self.widths, tuple) and len(self.widths) >= 1
-        sound = widths and all(_is_int(width, 1) for width in self.widths)
-        _require(sound, "widths", "integers >= 1, one for each level", self)
-        _require(self.norm in NORMS, "norm", " | ".join(NORMS), self)
+        sound = widths and all(is_int(width, 1) for width in self.widths)
+        require(sound, "widths", "integers >= 1, one for each level", self)
+        require(self.norm in NORMS, "norm", " | ".join(NORMS), self)
         divides = self.norm != "group" or not any(width % self.groups for width in self.widths)
-        _require(divides, "groups", f"a divisor of each width in {self.widths}", self)
+        require(divides, "groups", f"a divisor of each width in {self.widths}", self)
 
     @property
     def divisor(self) -> int:
         """Pixels of which an input's height and width must be multiples."""
         return int(2 ** (len(self.widths) - 1))
-
-
-def _is_int(value: object, low: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
-
-
-def _require(ok: bool, field: str, rule: str, owner: object) -> None:
-    if not ok:
-        raise ModelError(
-            where=field, expected=rule, found=repr(getattr(owner, field)),
-            remedy="Correct the value or take another model.",
-        )  # fmt: skip

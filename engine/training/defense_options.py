@@ -1,14 +1,17 @@
 """What decides a bank of defenses, and what its making tells while it runs."""
 
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from engine.errors import InputError
 from engine.methods.defenses import Layout
 from engine.networks.defense_bank import Mode
+from engine.training.schedule import require
 
 Route = Literal["search", "gradient", "both"]
+
+_check = partial(require, kind="defense")
 
 #: F1 at IoU 0.75 from which a piece is good enough to learn nothing from (the paper's).
 GOOD = 0.9
@@ -67,19 +70,19 @@ class DefenseOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.out.suffix == ".safetensors", "out", "NAME.safetensors", self.out)
-        _require(1 <= self.degree <= 32, "degree", "1 to 32", self.degree)
+        _check(self.out.suffix == ".safetensors", "out", "NAME.safetensors", self.out)
+        _check(1 <= self.degree <= 32, "degree", "1 to 32", self.degree)
         cuts = self.blocks in (1, 2, 4, 8, 16, 32)
-        _require(cuts, "blocks", "1, 2, 4, 8, 16 or 32", self.blocks)
+        _check(cuts, "blocks", "1, 2, 4, 8, 16 or 32", self.blocks)
         known = self.route in ("search", "gradient", "both")
-        _require(known, "route", "search, gradient or both", self.route)
-        _require(self.mode in ("global", "field"), "mode", "global or field", self.mode)
-        _require(0 <= self.margin < 1, "margin", "in [0, 1)", self.margin)
-        _require(self.seed >= 0, "seed", ">= 0", self.seed)
+        _check(known, "route", "search, gradient or both", self.route)
+        _check(self.mode in ("global", "field"), "mode", "global or field", self.mode)
+        _check(0 <= self.margin < 1, "margin", "in [0, 1)", self.margin)
+        _check(self.seed >= 0, "seed", ">= 0", self.seed)
         for name in ("steps", "evaluations", "limit"):
             value = getattr(self, name)
-            _require(value is None or value >= 1, name, ">= 1", value)
-        _require(self.minutes is None or self.minutes > 0, "minutes", "> 0", self.minutes)
+            _check(value is None or value >= 1, name, ">= 1", value)
+        _check(self.minutes is None or self.minutes > 0, "minutes", "> 0", self.minutes)
 
     @property
     def layout(self) -> Layout:
@@ -119,11 +122,3 @@ class DefenseProgress:
     f1_before: float
     f1_after: float
     seconds: float
-
-
-def _require(ok: bool, field_name: str, rule: str, found: object) -> None:
-    if not ok:
-        raise InputError(
-            where=f"defense option {field_name}", expected=rule, found=str(found),
-            remedy="Correct the option.",
-        )  # fmt: skip

@@ -11,26 +11,7 @@ from torch import Tensor, nn
 
 from engine.training.checkpoint import Checkpoint
 from engine.training.goal import Goal, Scored
-
-
-class Pace(Protocol):
-    """How long and how fast: part of the options of a training."""
-
-    @property
-    def epochs(self) -> int:
-        """Epochs at the most."""
-
-    @property
-    def steps(self) -> int:
-        """Steps of an epoch."""
-
-    @property
-    def learning_rate(self) -> float:
-        """Highest rate."""
-
-    @property
-    def budget_minutes(self) -> float | None:
-        """Time in which the schedule ends."""
+from engine.training.schedule import Schedule
 
 
 class Elapsed(Protocol):
@@ -92,7 +73,7 @@ class Fitting(Generic[NetworkT, BatchT, ScoreT]):
         The network to train; changed in place.
     goal : Goal
         Batches, loss and score.
-    pace : Pace
+    schedule : Schedule
         Epochs, steps, rate and time.
     descent : Descent
         Settings of the optimiser and of the average.
@@ -111,14 +92,14 @@ class Fitting(Generic[NetworkT, BatchT, ScoreT]):
         self,
         network: NetworkT,
         goal: Goal[NetworkT, BatchT, ScoreT],
-        pace: Pace,
+        schedule: Schedule,
         descent: Descent,
     ) -> None:
         self.network = channels_last(network)
         self.epoch, self.stale, self.best_loss, self.elapsed_s = 0, 0, math.inf, 0.0
-        self._goal, self._pace, self._descent = goal, pace, descent
+        self._goal, self._schedule, self._descent = goal, schedule, descent
         self._optimiser = torch.optim.AdamW(
-            network.parameters(), lr=pace.learning_rate, weight_decay=descent.weight_decay,
+            network.parameters(), lr=schedule.learning_rate, weight_decay=descent.weight_decay,
             betas=descent.betas, fused=True,
         )  # fmt: skip
         self._average = _copy(network.state_dict())
@@ -128,7 +109,7 @@ class Fitting(Generic[NetworkT, BatchT, ScoreT]):
     @property
     def done(self) -> float:
         """Share of the schedule that is used up: of its epochs, or of the time if that is more."""
-        share = self.epoch / self._pace.epochs
+        share = self.epoch / self._schedule.epochs
         return min(1.0, max(share, self._time_share(self.elapsed_s)))
 
     @property
@@ -146,14 +127,14 @@ class Fitting(Generic[NetworkT, BatchT, ScoreT]):
         score : object
             Of the validation.
         """
-        begin, base, steps = time.monotonic(), self.elapsed_s, self._pace.steps
+        begin, base, steps = time.monotonic(), self.elapsed_s, self._schedule.steps
         losses: list[float] = []
         for i in range(steps):
             step = self.epoch * steps + i
             used = self._time_share(base + time.monotonic() - begin)
             if used >= 1 and self._descent.cut_short:
                 break
-            done = min(1.0, max(step / (self._pace.epochs * steps), used))
+            done = min(1.0, max(step / (self._schedule.epochs * steps), used))
             losses.append(self._step(step, done))
         score = self._validate()
         self.epoch += 1
@@ -200,7 +181,7 @@ class Fitting(Generic[NetworkT, BatchT, ScoreT]):
         self.best_loss, self.elapsed_s = checkpoint.best_loss, checkpoint.elapsed_s
 
     def _step(self, number: int, done: float) -> float:
-        rate = self._pace.learning_rate * _schedule(number, done, self._descent.warm_up)
+        rate = self._schedule.learning_rate * _share(number, done, self._descent.warm_up)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         batch = self._goal.make(number, done)
@@ -234,7 +215,7 @@ class Fitting(Generic[NetworkT, BatchT, ScoreT]):
         return copy.deepcopy(self._mirror)
 
     def _time_share(self, elapsed_s: float) -> float:
-        minutes = self._pace.budget_minutes
+        minutes = self._schedule.budget_minutes
         return 0.0 if minutes is None else elapsed_s / (60 * minutes)
 
 
@@ -276,7 +257,7 @@ def channels_last(network: NetworkT) -> NetworkT:
     return network
 
 
-def _schedule(number: int, done: float, warm_up: int) -> float:
+def _share(number: int, done: float, warm_up: int) -> float:
     """Share of the highest rate: a linear warm-up, and a cosine from 1 to 0."""
     return min(1.0, (number + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * done))
 

@@ -8,10 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.errors import OutputError
 from engine.networks.mae import MaskedAutoencoder
 from engine.networks.mae_weights import initialise_mae, save_mae
-from engine.training.checkpoint import read_checkpoint, write_checkpoint
+from engine.training.course import begin, follow
 from engine.training.fitting import Descent, Fitting
 from engine.training.goal import Goal
 from engine.training.mae_batches import MaeBatch, MaeBatches, validation_windows
@@ -22,8 +21,6 @@ from engine.training.mae_options import MaeProgress, MaeScores, MaeTrainOptions
 from engine.training.mae_scoring import score_mae, scored_batches
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINT_FILE = "checkpoint.pt"
 
 #: Windows that are scored after each epoch, and at the end.
 WATCHED, SCORED = 16, 128
@@ -78,29 +75,18 @@ def train_mae(options: MaeTrainOptions, on_progress: Callable[[MaeProgress], Non
     pixels and far background left out, AdamW. Averaged weights, schedule, blobs and pieces of
     windows are ours (see `MaeTrainOptions`).
     """
-    if options.out.exists():
-        raise OutputError(
-            where=str(options.out), expected="no such folder yet", found="one",
-            remedy="Choose another --out or remove it.",
-        )  # fmt: skip
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    begin(options)
     train, val = read_class_maps(options)
     logger.info("%d class maps to train on, %d to validate", len(train), len(val))
     weights = torch.tensor(class_weights(options, train))
     fitting = _prepare(options, (train, val), weights)
-    work = options.out.with_name(f"{options.out.name}.training")
-    work.mkdir(parents=True, exist_ok=True)
-    checkpoint = read_checkpoint(work / CHECKPOINT_FILE, options.deciding())
-    if checkpoint is not None:
-        fitting.restore(checkpoint)
-        logger.info("continuing after epoch %d", fitting.epoch)
-    while fitting.done < 1 and fitting.stale < options.patience:
-        loss, scores = fitting.run_epoch()
-        write_checkpoint(fitting.checkpoint(options.deciding()), work / CHECKPOINT_FILE)
+
+    def tell(loss: float, scores: MaeScores) -> None:
         on_progress(_progress(fitting, loss, scores))
+
+    follow(fitting, options, options.deciding(), tell)
     _finish(fitting, options, (train, val), weights)
-    shutil.rmtree(work)
+    shutil.rmtree(options.work)
     return options.out
 
 
@@ -134,16 +120,15 @@ def _prepare(options: MaeTrainOptions, data: Maps, weights: Tensor) -> MaeFittin
     )
     windows = validation_windows(data[1], options.config, WATCHED)
     validation = scored_batches(windows, options.config, options.seed)
-    half = options.precision == "bfloat16"
 
     def make(number: int, done: float) -> MaeBatch:
         return batches.make(number, pieces=options.piece > 0 and done < options.piece_share)
 
     def loss(network: MaskedAutoencoder, batch: MaeBatch) -> Tensor:
-        return mae_loss(network, batch, weights, half=half)
+        return mae_loss(network, batch, weights, half=options.autocast)
 
     def validate(network: MaskedAutoencoder) -> MaeScores:
-        return score_mae(network, validation, weights, half=half)
+        return score_mae(network, validation, weights, half=options.autocast)
 
     return Fitting(network, Goal(make, loss, validate), options, DESCENT)
 
@@ -164,7 +149,7 @@ def _finish(fitting: MaeFitting, options: MaeTrainOptions, data: Maps, weights: 
         network.load_state_dict({k: v.half().float() for k, v in network.state_dict().items()})
     windows = validation_windows(val, options.config, SCORED)
     batches = scored_batches(windows, options.config, options.seed)
-    scores = score_mae(network, batches, weights, half=options.precision == "bfloat16")
+    scores = score_mae(network, batches, weights, half=options.autocast)
     run = MaeRun(
         maps=len(train), val=len(val), windows=len(windows[0]), weights=tuple(weights.tolist()),
         parameters=sum(p.numel() for p in network.parameters()), threads=torch.get_num_threads(),

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.errors import InputError, OutputError
+from engine.errors import InputError
 from engine.networks.model_folder import StarDistConfig, Thresholds, open_model
 from engine.networks.star_unet import StarDistUNet
 from engine.networks.stardist import load_network, save_folder
 from engine.training.batches import Batch, Batches, validation_batches
 from engine.training.card import model_card
-from engine.training.checkpoint import read_checkpoint, write_checkpoint
+from engine.training.course import begin, follow
 from engine.training.data import Sample, find_pairs, read_samples, split_pairs
 from engine.training.fitting import Descent, Fitting, channels_last, initialise
 from engine.training.goal import Goal, MeanLoss, mean_loss
@@ -27,8 +27,6 @@ from engine.training.whole_image import SCORED_IOUS, score_network
 logger = logging.getLogger(__name__)
 
 StarFitting = Fitting[StarDistUNet, Batch, MeanLoss]
-
-CHECKPOINT_FILE = "checkpoint.pt"
 
 # Only to watch a training: at the end the thresholds are chosen on the validation images.
 WATCHING = Thresholds(prob=0.5, nms=0.3)
@@ -80,28 +78,17 @@ def train_stardist(options: TrainOptions, on_progress: Callable[[Progress], None
     Schmidt et al. 2018 for targets and loss; batch normalisation, averaged weights and the cosine
     schedule are ours. The weights kept are those of the lowest validation loss.
     """
-    if options.out.exists():
-        raise OutputError(
-            where=str(options.out), expected="no such folder yet", found="one",
-            remedy="Choose another --out or remove it.",
-        )  # fmt: skip
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    begin(options)
     data = read_data(options)
     network = _make_network(options, data.train[0].image.shape[0])
     fitting = _prepare(options, data, network)
-    work = options.out.with_name(f"{options.out.name}.training")
-    work.mkdir(parents=True, exist_ok=True)
-    checkpoint = read_checkpoint(work / CHECKPOINT_FILE, options.deciding())
-    if checkpoint is not None:
-        fitting.restore(checkpoint)
-        logger.info("continuing after epoch %d", fitting.epoch)
-    while fitting.done < 1 and fitting.stale < options.patience:
-        loss, score = fitting.run_epoch()
-        write_checkpoint(fitting.checkpoint(options.deciding()), work / CHECKPOINT_FILE)
+
+    def tell(loss: float, score: MeanLoss) -> None:
         on_progress(_progress(fitting, options, data, (loss, score.loss)))
+
+    follow(fitting, options, options.deciding(), tell)
     _finish(fitting, options, data)
-    shutil.rmtree(work)
+    shutil.rmtree(options.work)
     return options.out
 
 
@@ -163,10 +150,9 @@ def _prepare(options: TrainOptions, data: TrainingData, network: StarDistUNet) -
         data.train, options.size, options.batch, rays, grid, options.augmentation, options.seed
     )
     seen = validation_batches(data.val, options.size, options.batch, rays, grid)
-    half = options.precision == "bfloat16"
 
     def loss(network: StarDistUNet, batch: Batch) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.autocast):
             logits, dist = network.raw(batch.image)
         return star_loss(logits, dist, batch).total
 
@@ -183,8 +169,8 @@ def _progress(
 ) -> Progress:
     f1 = None
     if options.score_every and fitting.epoch % options.score_every == 0:
-        half = options.precision == "bfloat16"
-        f1 = score_network(_inference(fitting.averaged()), data.val, WATCHING, bfloat16=half)
+        network = _inference(fitting.averaged())
+        f1 = score_network(network, data.val, WATCHING, bfloat16=options.autocast)
     progress = Progress(
         epoch=fitting.epoch, epochs=options.epochs, done=fitting.done, loss=losses[0],
         val_loss=losses[1], best_val_loss=fitting.best_loss,

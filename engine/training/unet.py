@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.errors import OutputError
 from engine.networks.ensemble_writing import write_ensemble, write_member, write_stardist_member
 from engine.networks.model_folder import bundled_models, open_model
 from engine.networks.unet import UNet, stored_state
 from engine.training.batches import validation_crops
-from engine.training.checkpoint import read_checkpoint, write_checkpoint
+from engine.training.course import begin, follow
 from engine.training.data import Sample
 from engine.training.fitting import Descent, Fitting, initialise
 from engine.training.goal import Goal, MeanLoss, mean_loss
@@ -72,33 +71,25 @@ def train_unet(options: UNetOptions, on_progress: Callable[[UNetProgress], None]
     Sauer et al. train members with other seeds on other subsets of the annotated data; U-Nets,
     loss and schedule are ours.
     """
-    if options.out.exists():
-        raise OutputError(
-            where=str(options.out), expected="no such folder yet", found="one",
-            remedy="Choose another --out or remove it.",
-        )  # fmt: skip
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    begin(options)
     if options.stardist is not None:
         open_model(options.stardist)
     data = read_class_data(options)
     logger.info("%d images to train on, %d to validate", len(data.train), len(data.val))
-    work = options.out.with_name(f"{options.out.name}.training")
-    work.mkdir(parents=True, exist_ok=True)
     validation = _validation(options, data)
     networks: list[UNet] = []
     runs: list[MemberRun] = []
     for member in range(options.members):
         seen = subset(data.train, options, member)
         fitting = _prepare(options, seen, validation, member)
-        _fit(fitting, options, member, work / f"member_{member}.pt", on_progress)
+        _fit(fitting, options, member, on_progress)
         networks.append(_as_stored(fitting.best(), half=options.half))
         minutes = fitting.elapsed_s / 60
         runs.append(MemberRun(len(seen), fitting.epoch, minutes, fitting.best_loss))
-    half = options.precision == "bfloat16"
-    score = score_ensemble([n.fuse() for n in networks], validation, bfloat16=half)
-    _write(options, data, networks, ensemble_card(options, data, runs, score), work)
-    shutil.rmtree(work)
+    fused = [network.fuse() for network in networks]
+    score = score_ensemble(fused, validation, bfloat16=options.autocast)
+    _write(options, data, networks, ensemble_card(options, data, runs, score))
+    shutil.rmtree(options.work)
     return options.out
 
 
@@ -111,10 +102,9 @@ def _prepare(
     network = UNet(options.config(seen[0].image.shape[0]))
     initialise(network, options.seed * 1000 + member)
     weights = torch.from_numpy(class_weights(seen, len(options.classes)))
-    half = options.precision == "bfloat16"
 
     def loss(network: UNet, batch: ClassBatch) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.autocast):
             logits = network(batch.image)
         return class_loss(logits, batch, weights)
 
@@ -127,17 +117,11 @@ def _fit(
     fitting: UNetFitting,
     options: UNetOptions,
     member: int,
-    place: Path,
     on_progress: Callable[[UNetProgress], None],
 ) -> None:
     """Train a member to its end, from its checkpoint where there is one."""
-    checkpoint = read_checkpoint(place, options.deciding(member))
-    if checkpoint is not None:
-        fitting.restore(checkpoint)
-        logger.info("member %d: continuing after epoch %d", member, fitting.epoch)
-    while fitting.done < 1 and fitting.stale < options.patience:
-        loss, score = fitting.run_epoch()
-        write_checkpoint(fitting.checkpoint(options.deciding(member)), place)
+
+    def tell(loss: float, score: MeanLoss) -> None:
         progress = UNetProgress(
             member=member, members=options.members, epoch=fitting.epoch, done=fitting.done,
             loss=loss, val_loss=score.loss, best_val_loss=fitting.best_loss,
@@ -146,6 +130,8 @@ def _fit(
         logger.info("%s", progress)
         on_progress(progress)
 
+    follow(fitting, options, options.deciding(member), tell, f"member_{member}.pt")
+
 
 def _validation(options: UNetOptions, data: ClassData) -> tuple[ClassBatch, ...]:
     crops = validation_crops(data.val, options.size)
@@ -153,10 +139,8 @@ def _validation(options: UNetOptions, data: ClassData) -> tuple[ClassBatch, ...]
     return tuple(collate_classes(crops[k : k + options.batch]) for k in starts)
 
 
-def _write(
-    options: UNetOptions, data: ClassData, networks: Sequence[UNet], card: str, work: Path
-) -> None:
-    parts = work / "parts"
+def _write(options: UNetOptions, data: ClassData, networks: Sequence[UNet], card: str) -> None:
+    parts = options.work / "parts"
     shutil.rmtree(parts, ignore_errors=True)
     members = [parts / f"unet_{k}" for k in range(len(networks))]
     for path, network in zip(members, networks, strict=True):

@@ -1,30 +1,26 @@
 """What decides the training of an ensemble of U-Nets, and what it tells while it runs."""
 
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 
-from engine.errors import InputError
 from engine.networks.unet_config import Norm, UNetConfig
 from engine.training.augment import Augmentation
-from engine.training.options import Precision
+from engine.training.schedule import Schedule, require
 
 #: Changes of crops by default: microscopes differ in light, focus and noise.
 CHANGES = Augmentation(noise=0.1, blur=1.2, exposure=0.4, zoom=(0.75, 1.33))
-#: Options that do not decide what a member becomes, step by step.
-_FREE = ("out", "threads", "budget_minutes", "patience", "half", "stardist")
 
 
-@dataclass(frozen=True, slots=True)
-class UNetOptions:
-    """Everything that `train_unet` needs.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UNetOptions(Schedule):
+    """Everything that `train_unet` needs, beside what every training is told (`Schedule`).
+
+    Epochs, patience and the budget are those of one member.
 
     Parameters
     ----------
     images, labels : str
         Two folders of PNG or TIFF files with the same names, two TIFF stacks whose slices belong
         together, or two OME-Zarr images.
-    out : Path
-        The ensemble folder to make; progress is kept in ``<out>.training`` until it stands.
     classes : tuple of str
         Names of the classes; labels hold their places, 0 is background.
     foreground : bool
@@ -33,8 +29,6 @@ class UNetOptions:
         Images to train on, first and one past the last, in their order; all where None.
     val_images, val_labels : str, optional
         For validation, both or neither; without them images are set apart from `images`.
-    val_fraction : float
-        Share of images set apart, by image.
     members : int
         U-Nets to train; each begins with other weights and sees other crops.
     share : float
@@ -43,23 +37,10 @@ class UNetOptions:
         StarDist model that is added as a last member; two classes only.
     widths, convs, norm, groups
         Shape of the networks, as in `UNetConfig`.
-    epochs, steps, batch, size : int
-        Epochs, steps per epoch, crops per step, side of a crop.
-    learning_rate : float
-        Highest rate, after a short warm-up; then it falls with a cosine to 0.
-    precision : str
-        ``float32`` or ``bfloat16`` (autocast; loss and weights stay float32).
-    budget_minutes : float, optional
-        Time for the steps of one member; the schedule ends with it, so that the result depends
-        on the speed of the machine.
-    patience : int
-        Epochs without a better validation loss after which the training of a member ends.
-    threads : int, optional
-        Threads of torch; its own choice where None.
+    size : int
+        Side of a crop.
     half : bool
         Whether convolutions are stored as float16.
-    seed : int
-        Of the split, the subsets, the initial weights and the batches.
     augmentation : Augmentation
         What may happen to a crop.
 
@@ -73,13 +54,11 @@ class UNetOptions:
 
     images: str
     labels: str
-    out: Path
     classes: tuple[str, ...] = ("background", "object")
     foreground: bool = False
     slices: tuple[int, int] | None = None
     val_images: str | None = None
     val_labels: str | None = None
-    val_fraction: float = 0.15
     members: int = 4
     share: float = 0.65
     stardist: str | None = None
@@ -87,40 +66,27 @@ class UNetOptions:
     convs: int = 2
     norm: Norm = "batch"
     groups: int = 4
-    epochs: int = 100
     steps: int = 50
-    batch: int = 8
     size: int = 128
     learning_rate: float = 3e-3
-    precision: Precision = "float32"
-    budget_minutes: float | None = None
-    patience: int = 40
-    threads: int | None = None
     half: bool = False
-    seed: int = 0
     augmentation: Augmentation = field(default=CHANGES)
 
     def __post_init__(self) -> None:
-        for name in ("members", "epochs", "steps", "batch", "size", "patience"):
-            _require(getattr(self, name) >= 1, name, ">= 1", getattr(self, name))
-        _require(0 < self.val_fraction < 1, "val_fraction", "in (0, 1)", self.val_fraction)
-        _require(0 < self.share <= 1, "share", "in (0, 1]", self.share)
-        _require(self.learning_rate > 0, "learning_rate", "> 0", self.learning_rate)
-        budget_ok = self.budget_minutes is None or self.budget_minutes > 0
-        _require(budget_ok, "budget_minutes", "> 0", self.budget_minutes)
-        _require(self.threads is None or self.threads >= 1, "threads", ">= 1", self.threads)
-        known = self.precision in ("float32", "bfloat16")
-        _require(known, "precision", "float32 or bfloat16", self.precision)
+        Schedule.__post_init__(self)
+        require(self.members >= 1, "members", ">= 1", self.members)
+        require(self.size >= 1, "size", ">= 1", self.size)
+        require(0 < self.share <= 1, "share", "in (0, 1]", self.share)
         both = (self.val_images is None) == (self.val_labels is None)
-        _require(both, "val_images, val_labels", "both or neither", self.val_images)
+        require(both, "val_images, val_labels", "both or neither", self.val_images)
         names = len(set(self.classes)) == len(self.classes) >= 2 and all(self.classes)
-        _require(names, "classes", "at least 2 different names", ", ".join(self.classes))
+        require(names, "classes", "at least 2 different names", ", ".join(self.classes))
         two = len(self.classes) == 2 or not (self.foreground or self.stardist)
-        _require(two, "classes", "2 names for ids of objects or StarDist", str(len(self.classes)))
+        require(two, "classes", "2 names for ids of objects or StarDist", str(len(self.classes)))
         span = self.slices is None or 0 <= self.slices[0] < self.slices[1]
-        _require(span, "slices", "0 <= first < last", self.slices)
+        require(span, "slices", "0 <= first < last", self.slices)
         by = self.config(1).divisor
-        _require(self.size % by == 0, "size", f"a multiple of {by}", self.size)
+        require(self.size % by == 0, "size", f"a multiple of {by}", self.size)
 
     def config(self, channels: int) -> UNetConfig:
         """Shape of a member for images of so many channels."""
@@ -130,8 +96,7 @@ class UNetOptions:
 
     def deciding(self, member: int) -> dict[str, str]:
         """Fields that decide what a member becomes, as text, and its number."""
-        values = {f.name: str(getattr(self, f.name)) for f in fields(self) if f.name not in _FREE}
-        return values | {"member": str(member)}
+        return self.but("half", "stardist") | {"member": str(member)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +125,3 @@ class UNetProgress:
     val_loss: float
     best_val_loss: float
     elapsed_s: float
-
-
-def _require(ok: bool, field_name: str, rule: str, found: object) -> None:
-    if not ok:
-        raise InputError(
-            where=f"training option {field_name}", expected=rule, found=str(found),
-            remedy="Correct the option.",
-        )  # fmt: skip

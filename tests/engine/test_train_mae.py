@@ -19,7 +19,7 @@ from engine.networks.mae import MaskedAutoencoder
 from engine.networks.mae_folder import MaeConfig, open_mae
 from engine.networks.mae_runtime import open_inpainter
 from engine.networks.mae_weights import initialise_mae
-from engine.training import mae as training
+from engine.training import course
 from engine.training.checkpoint import read_checkpoint
 from engine.training.mae import class_weights, train_mae
 from engine.training.mae_batches import MaeBatch, MaeBatches, mask_windows, validation_windows
@@ -100,7 +100,7 @@ def test_a_stopped_training_ends_as_if_it_had_not_been(
     with pytest.raises(_Stopped):
         train_mae(_options(data, "stopped"), stop)
     work = data.parent / "stopped.training"
-    kept = read_checkpoint(work / training.CHECKPOINT_FILE, _options(data).deciding())
+    kept = read_checkpoint(work / course.CHECKPOINT_FILE, _options(data).deciding())
     assert kept is not None
     assert kept.epoch == 2
     with pytest.raises(InputError, match="blobs"):
