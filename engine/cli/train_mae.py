@@ -69,7 +69,7 @@ def mae(
 
     wide, deep = _sizes("--encoder", encoder), _sizes("--decoder", decoder)
     config = MaeConfig(
-        classes=tuple(classes.split(",")),
+        classes=tuple(name.strip() for name in classes.split(",")),
         encoder_dim=wide[0],
         encoder_depth=wide[1],
         encoder_heads=wide[2],

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import ModelError
-from engine.networks.checking import is_int, is_number
+from engine.networks.checking import PLAIN_NAMES, is_int, is_number, is_plain
 from engine.networks.lookup import Kind, bundled_folders, find
 from engine.networks.model_folder import CONFIG_FILE, ModelFolder, bundled_models, open_model
 from engine.networks.unet_config import UNetConfig
@@ -171,6 +171,8 @@ def _open_folder(path: Path) -> Ensemble:
     if not is_int(channels, 1):
         raise _wrong(file, "channels", "an integer >= 1", channels)
     classes = _names(values, "classes", file, least=2)
+    if not all(map(is_plain, classes)):
+        raise _wrong(file, "classes", PLAIN_NAMES, list(classes))
     members = tuple(_open_member(path / name) for name in _names(values, "members", file, least=1))
     for member in members:
         _check_member(member, file, len(classes), channels)

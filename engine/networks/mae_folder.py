@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import ModelError
-from engine.networks.checking import is_int, is_number, require
+from engine.networks.checking import PLAIN_NAMES, is_int, is_number, is_plain, require
 from engine.networks.lookup import Kind, bundled_folders, find
 from engine.networks.weight_files import digest_files, find_weights, read_json
 
@@ -39,9 +39,9 @@ class MaeConfig:
     Parameters
     ----------
     classes : tuple of str
-        Names of the classes, background first; at least 2.
+        Names of the classes, background first; at least 2; letters, digits, - and _.
     window : int
-        Side of its square input, pixels; a multiple of `patch`.
+        Side of its square input, pixels; a multiple of `patch`, at least twice as long.
     patch : int
         Side of a patch, pixels; a patch is a token.
     encoder_dim, encoder_depth, encoder_heads : int
@@ -99,9 +99,13 @@ class MaeConfig:
         named = isinstance(names, tuple) and all(isinstance(n, str) and n for n in names)
         distinct = named and len(set(names)) == len(names) and 2 <= len(names) <= _MOST_CLASSES
         require(distinct, "classes", f"2 to {_MOST_CLASSES} different names", self)
+        require(all(map(is_plain, names)), "classes", PLAIN_NAMES, self)
         for field in _SIZES:
             require(is_int(getattr(self, field), 1), field, "an integer >= 1", self)
         require(self.window % self.patch == 0, "window", f"a multiple of {self.patch}", self)
+        # Of a single patch nothing would be left to see when it is masked.
+        rule = f"at least two patches of {self.patch} pixels"
+        require(self.window >= 2 * self.patch, "window", rule, self)
         require(self.class_input in ("index", "onehot"), "class_input", "index | onehot", self)
         require(self.positions in ("sincos", "rotary"), "positions", "sincos | rotary", self)
         for part in ("encoder", "decoder"):

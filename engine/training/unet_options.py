@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from engine.networks.checking import PLAIN_NAMES, is_plain
 from engine.networks.unet_config import Norm, UNetConfig
 from engine.training.augment import Augmentation
 from engine.training.schedule import Schedule, require
@@ -22,7 +23,8 @@ class UNetOptions(Schedule):
         Two folders of PNG or TIFF files with the same names, two TIFF stacks whose slices belong
         together, or two OME-Zarr images.
     classes : tuple of str
-        Names of the classes; labels hold their places, 0 is background.
+        Names of the classes, of letters, digits, - and _; labels hold their places, 0 is
+        background.
     foreground : bool
         Whether labels are ids of objects, of which each counts as class 1; two classes then.
     slices : tuple of int, optional
@@ -81,6 +83,8 @@ class UNetOptions(Schedule):
         require(both, "val_images, val_labels", "both or neither", self.val_images)
         names = len(set(self.classes)) == len(self.classes) >= 2 and all(self.classes)
         require(names, "classes", "at least 2 different names", ", ".join(self.classes))
+        plain = all(map(is_plain, self.classes))
+        require(plain, "classes", PLAIN_NAMES, ", ".join(self.classes))
         two = len(self.classes) == 2 or not (self.foreground or self.stardist)
         require(two, "classes", "2 names for ids of objects or StarDist", str(len(self.classes)))
         span = self.slices is None or 0 <= self.slices[0] < self.slices[1]

@@ -138,6 +138,8 @@ def test_the_divisor_is_the_least_common_multiple(made: Ensemble) -> None:
         ("ensemble.json", {"members": ["../parts/a"]}, "members: expected a list"),
         ("ensemble.json", {"members": ["a", "z"]}, "z/config.json: expected a file"),
         ("ensemble.json", {"classes": ["object"]}, "classes: expected a list of at least 2"),
+        ("ensemble.json", {"classes": ["background", "1"]}, "classes: expected plain names"),
+        ("ensemble.json", {"classes": ["background", "a b"]}, "not digits alone, found ['back"),
         ("ensemble.json", {"classes": ["x", "y", "z"]}, "expected 3 classes, as the ensemble has"),
         ("ensemble.json", {"channels": 3}, "expected 3 input channels, as the ensemble has"),
         ("ensemble.json", {"channels": True}, "channels: expected an integer"),

@@ -300,7 +300,10 @@ def test_the_paper_s_sizes_are_the_default() -> None:
     [
         ({"classes": ("background",)}, "classes"),
         ({"classes": ("a", "a")}, "classes"),
+        ({"classes": ("background", "2")}, "classes: expected plain names"),
+        ({"classes": ("background", "inner/outer")}, "classes: expected plain names"),
         ({"window": 130}, "window"),
+        ({"window": 4}, "window: expected at least two patches of 4 pixels, found 4"),
         ({"encoder_heads": 3}, "encoder_dim"),
         ({"decoder_dim": 18, "decoder_heads": 1}, "decoder_dim"),
         ({"encoder_depth": 0}, "encoder_depth"),
