@@ -12,6 +12,7 @@ from skimage.io import imread
 from skimage.segmentation import relabel_sequential
 
 from engine.errors import InputError
+from engine.training.splitting import set_apart
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 SUFFIXES = (".png", *TIFF_SUFFIXES)
@@ -50,11 +51,14 @@ class Sample:
         (C, H, W) float32, normalised so that percentiles 1 and 99.8 of a channel are 0 and 1.
     labels : ndarray
         (H, W) int32, 0 background; ids 1…n without gaps, or classes.
+    stack : str, optional
+        The stack that it is a slice of; None where it has a file of its own.
     """
 
     name: str
     image: NDArray[np.float32]
     labels: NDArray[np.int32]
+    stack: str | None = None
 
 
 PairT = TypeVar("PairT", Pair, Sample)
@@ -120,12 +124,12 @@ def read_samples(pairs: Sequence[Pair]) -> tuple[Sample, ...]:
 def split_pairs(
     pairs: Sequence[PairT], fraction: float, seed: int
 ) -> tuple[tuple[PairT, ...], tuple[PairT, ...]]:
-    """Split by image, at random: overlapping pieces of one image never stand on both sides.
+    """Split by image, or by slice of a single stack: pieces of an image stand on one side.
 
     Parameters
     ----------
     pairs : sequence of Pair or of Sample
-        At least two.
+        At least two; see `set_apart` for the rule.
     fraction : float
         Share of the second part, in (0, 1); at least one image on each side.
     seed : int
@@ -146,10 +150,10 @@ def split_pairs(
             where="training images", expected="at least 2 to set some apart", found=str(len(pairs)),
             remedy="Add images, or name validation images.",
         )  # fmt: skip
-    n_val = min(max(1, round(len(pairs) * fraction)), len(pairs) - 1)
-    chosen = set(np.random.default_rng(seed).permutation(len(pairs))[:n_val].tolist())
-    train = tuple(p for i, p in enumerate(pairs) if i not in chosen)
-    return train, tuple(p for i, p in enumerate(pairs) if i in chosen)
+    stacks = [(p.stack if isinstance(p, Sample) else None) or p.name for p in pairs]
+    apart = set_apart(stacks, fraction, seed)
+    train = tuple(p for p, val in zip(pairs, apart, strict=True) if not val)
+    return train, tuple(p for p, val in zip(pairs, apart, strict=True) if val)
 
 
 def read_pair(pair: Pair) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -14,6 +14,7 @@ from engine.methods.patches import near_patches
 from engine.networks.mae_folder import MaeConfig
 from engine.training.data import SUFFIXES, TIFF_SUFFIXES
 from engine.training.mae_options import MaeTrainOptions
+from engine.training.splitting import set_apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,12 @@ def read_class_maps(options: MaeTrainOptions) -> tuple[tuple[ClassMap, ...], tup
 def split_maps(
     maps: Sequence[ClassMap], fraction: float, seed: int
 ) -> tuple[tuple[ClassMap, ...], tuple[ClassMap, ...]]:
-    """Split by file, at random; the slices of a single stack are cut in two, the last ones apart.
+    """Split by file, or by slice where there is one file.
 
     Parameters
     ----------
     maps : sequence of ClassMap
-        At least two.
+        At least two; see `set_apart` for the rule.
     fraction : float
         Share of the second part, in (0, 1); at least one file or slice on each side.
     seed : int
@@ -95,25 +96,15 @@ def split_maps(
     ------
     InputError
         If there is one map only.
-
-    Notes
-    -----
-    Neighbouring slices resemble each other, so that slices chosen at random would flatter.
     """
     if len(maps) < 2:
         raise InputError(
             where="class maps", expected="at least 2, to set some apart", found=str(len(maps)),
             remedy="Add some, or name validation maps.",
         )  # fmt: skip
-    files = list(dict.fromkeys(m.file for m in maps))
-    units = [m.file for m in maps] if len(files) > 1 else [m.name for m in maps]
-    names = list(dict.fromkeys(units))
-    n_val = min(max(1, round(len(names) * fraction)), len(names) - 1)
-    order = np.random.default_rng(seed).permutation(len(names)) if len(files) > 1 else ()
-    last = [names[i] for i in order[:n_val]] if len(files) > 1 else names[-n_val:]
-    apart = set(last)
-    train = tuple(m for m, unit in zip(maps, units, strict=True) if unit not in apart)
-    return train, tuple(m for m, unit in zip(maps, units, strict=True) if unit in apart)
+    apart = set_apart([m.file for m in maps], fraction, seed)
+    train = tuple(m for m, val in zip(maps, apart, strict=True) if not val)
+    return train, tuple(m for m, val in zip(maps, apart, strict=True) if val)
 
 
 def class_shares(maps: Sequence[ClassMap], config: MaeConfig) -> tuple[float, ...]:

@@ -46,6 +46,7 @@ class _Plane:
     image: NDArray[Any]
     labels: NDArray[Any]
     where: str
+    stack: str | None
 
 
 def read_class_data(options: UNetOptions) -> ClassData:
@@ -71,7 +72,7 @@ def read_class_data(options: UNetOptions) -> ClassData:
     if options.val_images is not None and options.val_labels is not None:
         train, val = samples, _read(options.val_images, options.val_labels, options, None)
     else:
-        train, val = _split(samples, options)
+        train, val = split_pairs(samples, options.val_fraction, options.seed)
     check_channels((*train, *val))
     if len(train) < options.members:
         raise InputError(
@@ -81,20 +82,6 @@ def read_class_data(options: UNetOptions) -> ClassData:
             "fewer members.",
         )  # fmt: skip
     return ClassData(train, val)
-
-
-def _split(
-    samples: tuple[Sample, ...], options: UNetOptions
-) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """Split by image at random; of a single stack set the last slices apart.
-
-    Neighbouring slices resemble each other: chosen at random they would flatter.
-    """
-    stacks = {sample.name.rsplit(" ", 1)[0] for sample in samples}
-    if len(stacks) > 1 or len(samples) < 2:
-        return split_pairs(samples, options.val_fraction, options.seed)
-    apart = min(max(1, round(len(samples) * options.val_fraction)), len(samples) - 1)
-    return samples[:-apart], samples[-apart:]
 
 
 def subset(samples: Sequence[Sample], options: UNetOptions, member: int) -> tuple[Sample, ...]:
@@ -138,9 +125,7 @@ def _read(
             where=images, expected=f"images {slices[0]} to {slices[1]}",
             found=f"only {len(chosen)} of them", remedy="Correct the slices.",
         )  # fmt: skip
-    return tuple(
-        Sample(plane.name, normalise(plane.image), _classes(plane, options)) for plane in chosen
-    )
+    return tuple(Sample(p.name, normalise(p.image), _classes(p, options), p.stack) for p in chosen)
 
 
 def _classes(plane: _Plane, options: UNetOptions) -> NDArray[np.int32]:
@@ -175,7 +160,7 @@ def _planes(images: str, labels: str) -> Iterator[_Plane]:
 
 def _read_files(pair: Pair) -> _Plane:
     image, labels = read_pair(pair)
-    return _Plane(pair.name, image, labels, str(pair.labels))
+    return _Plane(pair.name, image, labels, str(pair.labels), None)
 
 
 def _paired(
@@ -195,7 +180,7 @@ def _paired(
                 remedy="Give an image of classes.",
             )  # fmt: skip
         check_planes(image, label[0], at)
-        yield _Plane(at[0], image, label[0], at[1])
+        yield _Plane(at[0], image, label[0], at[1], where[0])
 
 
 def _stack(path: Path) -> list[NDArray[Any]]:

@@ -200,6 +200,7 @@ def test_out_that_exists_is_refused(data: Path) -> None:
         ({"norm": "layer"}, "norm: expected group | batch"),
         ({"precision": "float16"}, "float32 or bfloat16"),
         ({"classes": ("a", "a")}, "classes: expected at least 2 different names"),
+        ({"classes": ("bg", "1", "2")}, "classes: expected plain names"),
         ({"foreground": True}, "classes: expected 2 names"),
         ({"stardist": "nuclei-fluo"}, "classes: expected 2 names"),
         ({"val_images": "x"}, "both or neither"),
@@ -231,6 +232,7 @@ def test_stacks_are_split_by_slice(data: Path, axes: str, channels: int) -> None
     images, labels, _ = _stacks(data, axes)
     read = read_class_data(_options(data, "e", images=images, labels=labels, slices=(1, 4)))
     assert (len(read.train), len(read.val)) == (2, 1)
+    assert {s.stack for s in (*read.train, *read.val)} == {images}
     slices = [int(s.name.rsplit(" ", 1)[1]) for s in (*read.train, *read.val)]
     assert slices == [1, 2, 3]  # the last one apart
     for place, sample in zip(slices, (*read.train, *read.val), strict=True):
@@ -238,6 +240,17 @@ def test_stacks_are_split_by_slice(data: Path, axes: str, channels: int) -> None
         assert sample.image.shape == (channels, *image.shape)
         assert np.array_equal(sample.labels, truth)
         assert np.corrcoef(sample.image[0].ravel(), image.ravel())[0, 1] > 0.999
+
+
+def test_files_are_split_at_random_whatever_they_are_called(data: Path) -> None:
+    """Only slices of one file are neighbours; a space in a name does not make a stack."""
+    plain = read_class_data(_options(data, "e", seed=0))
+    for folder in ("images", "labels"):
+        for file in (data / folder).iterdir():
+            file.rename(file.with_name(f"cell {file.name[1:]}"))
+    spaced = read_class_data(_options(data, "e", seed=0))
+    assert [s.name for s in plain.val] != ["s4"]
+    assert [s.name[1:] for s in plain.val] == [s.name[5:] for s in spaced.val]
 
 
 def test_omezarr_is_read_plane_by_plane(data: Path) -> None:
