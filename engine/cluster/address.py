@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from distributed import Client
 
 from engine.cluster import configuration
-from engine.cluster.arriving import wait_for_worker
-from engine.cluster.inspection import inspect_cluster
+from engine.cluster.arriving import meet_workers
 from engine.errors import ResourceError
 
 if TYPE_CHECKING:
@@ -39,8 +38,6 @@ def connect(spec: ClusterSpec) -> Iterator[Client]:
         ) from err
     with client:
         wait_s = spec.settings.wait_s or configuration.CONNECT_TIMEOUT_S
-        wait_for_worker(
-            client, where, wait_s, f"Start one with `dask worker {address} --nthreads 2`."
-        )
-        inspect_cluster(client, where)
+        remedy = f"Start one with `dask worker {address} --nthreads 2`."
+        meet_workers(client, where, wait_s, remedy)
         yield client

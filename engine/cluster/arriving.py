@@ -1,13 +1,26 @@
-"""Workers that come: waited for, and let go in time."""
+"""Workers that come: waited for, looked at, and let go in time."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from engine.cluster.inspection import inspect_cluster
 from engine.errors import ResourceError
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Scheduler
+
+
+def meet_workers(client: Client, where: str, wait_s: float, remedy: str) -> None:
+    """Wait for the first worker, and compare all that are there with this process.
+
+    Raises
+    ------
+    ResourceError
+        If none comes in time, or versions differ.
+    """
+    wait_for_worker(client, where, wait_s, remedy)
+    inspect_cluster(client, where)
 
 
 def wait_for_worker(client: Client, where: str, wait_s: float, remedy: str) -> None:
@@ -34,6 +47,6 @@ def end_when_idle(client: Client, idle_timeout_s: float) -> None:
     client.run_on_scheduler(_set_idle_timeout, idle_timeout_s)
 
 
-def _set_idle_timeout(idle_timeout_s: float, dask_scheduler: Any = None) -> None:  # noqa: ANN401
+def _set_idle_timeout(idle_timeout_s: float, *, dask_scheduler: Scheduler) -> None:
     """Set it on the scheduler itself, which looks at it four times a second."""
     dask_scheduler.idle_timeout = idle_timeout_s

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import time
 import urllib.error
 import urllib.request
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import dask
 
 from engine.cluster import configuration
-from engine.cluster.arriving import end_when_idle, wait_for_worker
-from engine.cluster.configuration import WAIT_S, server_environment
+from engine.cluster.arriving import end_when_idle, meet_workers
+from engine.cluster.configuration import server_environment
 from engine.cluster.extras import require
-from engine.cluster.inspection import inspect_cluster
+from engine.cluster.leaving import end, ended
 from engine.errors import ResourceError
 
 if TYPE_CHECKING:
@@ -30,7 +29,12 @@ if TYPE_CHECKING:
     from engine.cluster.spec import ClusterSpec
     from engine.recipe import ClusterSettings
 
-_LOG = logging.getLogger(__name__)
+# Of dask_gateway, which is an extra and says nothing of its types.
+_Server: TypeAlias = Any
+_Cluster: TypeAlias = Any
+_Options: TypeAlias = Any
+
+_T = TypeVar("_T")
 
 WHERE = "--cluster gateway"
 
@@ -64,7 +68,7 @@ def start(spec: ClusterSpec) -> Iterator[Client]:
         time; or if versions differ.
     """
     settings = spec.settings
-    deadline = time.monotonic() + (settings.wait_s or WAIT_S)
+    deadline = time.monotonic() + spec.wait_s
     with _server(settings) as server, _named(server, settings) as name:
         _wait_for_scheduler(server, name, deadline)
         cluster = _told(lambda: server.connect(name, shutdown_on_close=False))
@@ -74,8 +78,7 @@ def start(spec: ClusterSpec) -> Iterator[Client]:
                 end_when_idle(client, settings.idle_timeout_s)
                 left = max(0.1, deadline - time.monotonic())
                 remedy = "See the server's log and its limits, or raise wait_s."
-                wait_for_worker(client, WHERE, left, remedy)
-                inspect_cluster(client, WHERE)
+                meet_workers(client, WHERE, left, remedy)
                 client.forward_logging("engine")
                 yield client
         finally:
@@ -84,7 +87,7 @@ def start(spec: ClusterSpec) -> Iterator[Client]:
 
 
 @contextmanager
-def _server(settings: ClusterSettings) -> Iterator[Any]:
+def _server(settings: ClusterSettings) -> Iterator[_Server]:
     """Server that answers."""
     gateway = require("dask_gateway", "gateway")
     address = settings.address or _configured("gateway.address")
@@ -109,38 +112,25 @@ def _server(settings: ClusterSettings) -> Iterator[Any]:
 
 
 @contextmanager
-def _named(server: Any, settings: ClusterSettings) -> Iterator[str]:  # noqa: ANN401
+def _named(server: _Server, settings: ClusterSettings) -> Iterator[str]:
     """Name of a cluster that is stopped when the block ends, unless it is to be left."""
-    if settings.name is not None:
-        name = settings.name
-    else:
-        options = _options(server, settings)
-        # A name that a stop kept from arriving would be a cluster that nobody ends.
-        with ThreadPoolExecutor(1) as pool:
-            asked = pool.submit(_told, lambda: server.submit(options))
-            try:
-                name = asked.result()
-            except KeyboardInterrupt:
-                _stop(server, asked.result(timeout=configuration.CONNECT_TIMEOUT_S))
-                raise
-    try:
+    name = _submit(server, settings) if settings.name is None else settings.name
+    with ended(name, settings, lambda: server.stop_cluster(name)):
         yield name
-    except BaseException:
-        if settings.name is None or not settings.leave:
-            _stop(server, name)
-        raise
-    if settings.leave:
-        _LOG.warning("cluster %s is left; it ends after %g s", name, settings.idle_timeout_s)
-    else:
-        _stop(server, name)
 
 
-def _stop(server: Any, name: str) -> None:  # noqa: ANN401
-    try:
-        server.stop_cluster(name)
-    except Exception:
-        # Whatever it is: it must not hide why the run ends, and the idle timeout is set.
-        _LOG.exception("cluster %s could not be stopped", name)
+def _submit(server: _Server, settings: ClusterSettings) -> str:
+    """Ask for a cluster; its name, without which it could not be stopped."""
+    options = _options(server, settings)
+    # A name that a stop kept from arriving would be a cluster that nobody ends.
+    with ThreadPoolExecutor(1) as pool:
+        asked: Future[str] = pool.submit(_told, lambda: server.submit(options))
+        try:
+            return asked.result()
+        except KeyboardInterrupt:
+            name = asked.result(timeout=configuration.CONNECT_TIMEOUT_S)
+            end(name, lambda: server.stop_cluster(name))
+            raise
 
 
 def _check_health(address: str) -> None:
@@ -163,7 +153,7 @@ def _check_health(address: str) -> None:
         ) from err
 
 
-def _options(server: Any, settings: ClusterSettings) -> Any:  # noqa: ANN401
+def _options(server: _Server, settings: ClusterSettings) -> _Options:
     """Options of the server with our settings, each within its limits.
 
     The server would refuse them too, but after that its client can hang at the next cluster.
@@ -196,7 +186,7 @@ def _options(server: Any, settings: ClusterSettings) -> Any:  # noqa: ANN401
     return options
 
 
-def _wait_for_scheduler(server: Any, name: str, deadline: float) -> None:  # noqa: ANN401
+def _wait_for_scheduler(server: _Server, name: str, deadline: float) -> None:
     """Wait until the server has started the scheduler of a cluster."""
     while (status := _told(lambda: server.get_cluster(name)).status.name) != "RUNNING":
         late = time.monotonic() > deadline
@@ -211,7 +201,7 @@ def _wait_for_scheduler(server: Any, name: str, deadline: float) -> None:  # noq
         time.sleep(_LOOK_EACH_S)
 
 
-def _scale(cluster: Any, spec: ClusterSpec) -> None:  # noqa: ANN401
+def _scale(cluster: _Cluster, spec: ClusterSpec) -> None:
     """Ask for workers; fewer than asked for are a refusal, not a warning."""
     from dask_gateway.client import GatewayWarning  # the extra is there by now
 
@@ -222,12 +212,12 @@ def _scale(cluster: Any, spec: ClusterSpec) -> None:  # noqa: ANN401
             if settings.adapt_min is not None:
                 _told(lambda: cluster.adapt(settings.adapt_min, settings.adapt_max))
             elif settings.workers is not None or settings.name is None:
-                _told(lambda: cluster.scale(settings.workers or spec.workers))
+                _told(lambda: cluster.scale(spec.wanted_workers))
         except GatewayWarning as err:
             raise _refused(err, "Ask for fewer workers.") from err
 
 
-def _told(call: Callable[[], Any]) -> Any:  # noqa: ANN401 - what the call gives
+def _told(call: Callable[[], _T]) -> _T:
     """Call the server; tell its refusals in our words."""
     aiohttp = require("aiohttp", "gateway")
     gateway = require("dask_gateway", "gateway")
@@ -260,13 +250,13 @@ def _refused(
     )
 
 
-def _close_once(server: Any) -> None:  # noqa: ANN401
+def _close_once(server: _Server) -> None:
     """Keep the end of a client that is closed from closing it again.
 
     It would ask a loop that has stopped, and say so on the terminal; or, where the last reference
     goes on the thread of a loop that runs, wait for itself for ever.
     """
-    vars(server).pop("_loop_runner", None)
+    server.__dict__.pop("_loop_runner", None)
 
 
 def _configured(key: str) -> str | None:

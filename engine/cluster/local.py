@@ -25,6 +25,7 @@ STARTS = 3
 class _GpuNanny(Nanny):
     """Nanny whose worker sees one GPU alone: that of its place among the workers."""
 
+    # The arguments of a Nanny, of whatever type, go on to it.
     def __init__(self, *args: Any, name: int, gpus: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
         options |= {"name": name, "env": {"CUDA_VISIBLE_DEVICES": gpus[name % len(gpus)]}}
         super().__init__(*args, **options)

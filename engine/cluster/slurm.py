@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 from distributed import Client
 
 from engine.cluster import configuration
-from engine.cluster.arriving import wait_for_worker
-from engine.cluster.configuration import WAIT_S, passed_environment, server_environment
+from engine.cluster.arriving import meet_workers
+from engine.cluster.configuration import passed_environment, server_environment
 from engine.cluster.extras import require
-from engine.cluster.inspection import inspect_cluster
 from engine.cluster.local import quiet_terminal
 from engine.errors import ResourceError
 
@@ -83,13 +82,12 @@ def start(spec: ClusterSpec) -> Iterator[Client]:
         if settings.adapt_min is not None:
             cluster.adapt(minimum=settings.adapt_min, maximum=settings.adapt_max)
         else:
-            cluster.scale(settings.workers or spec.workers)
+            cluster.scale(spec.wanted_workers)
         with Client(
             cluster, timeout=configuration.CONNECT_TIMEOUT_S, set_as_default=False
         ) as client:
             remedy = "See `squeue --me` for the reason, or raise wait_s."
-            wait_for_worker(client, WHERE, settings.wait_s or WAIT_S, remedy)
-            inspect_cluster(client, WHERE)
+            meet_workers(client, WHERE, spec.wait_s, remedy)
             client.forward_logging("engine")
             yield client
 

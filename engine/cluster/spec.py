@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from engine.cluster.configuration import WAIT_S
 from engine.recipe import ClusterSettings, check_complete
 
 
@@ -41,3 +42,13 @@ class ClusterSpec:
 
     def __post_init__(self) -> None:
         check_complete(self.address, self.settings)
+
+    @property
+    def wanted_workers(self) -> int:
+        """Workers to ask for, of a cluster that does not adapt."""
+        return self.settings.workers or self.workers
+
+    @property
+    def wait_s(self) -> float:
+        """How long the first worker of a cluster that is started may take to come."""
+        return self.settings.wait_s or WAIT_S
