@@ -6,23 +6,18 @@ elsewhere. A piece that is given up stops only itself: the others are finished f
 
 from __future__ import annotations
 
-import heapq
 import logging
-import queue
-import time
 from dataclasses import dataclass, field, replace
-from itertools import count
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
-from distributed import CancelledError, get_worker
-from distributed.client import ClosedClientError
+from distributed import get_worker
 
 from engine.cluster import ClusterSpec, open_cluster
 from engine.device import choose_device, cores
 from engine.errors import InputError, InterruptedRunError, RefusedError, StoppedRunError
-from engine.running.crew import ANSWER_S, Crew
-from engine.running.window import PAUSE_S, TICK_S
+from engine.running.crew import Crew
+from engine.running.flight import Call, Flight
+from engine.running.window import PAUSE_S
 from engine.store import Location
 from engine.training.defenses import make_bank
 
@@ -30,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
-    from distributed import Client, Future
+    from distributed import Client
 
     from engine.training.defense_options import DefenseOptions, DefenseProgress
     from engine.training.defense_parts import Part
@@ -92,7 +87,7 @@ def calibrate_on(
         if total == 0:
             return
         with open_cluster(replace(spec, workers=min(spec.workers, total))) as client:
-            yield from _Flight(client, Location.parse(options.out), units).run()
+            yield from _Calibration(client, Location.parse(options.out), units).run()
 
     try:
         return make_bank(options, on_progress, doing)
@@ -123,29 +118,25 @@ class _Answer:
 
 
 @dataclass
-class _Flight:
-    """The pieces in flight, one for each thread of the cluster, and those that wait for a try."""
+class _Calibration:
+    """All pieces of a bank on a cluster, one for each of its threads."""
 
     client: Client
     out: Location
     units: Iterator[PieceWork]
-    flying: dict[str, tuple[_Try, Future[_Answer]]] = field(default_factory=dict)
-    waiting: list[tuple[float, int, _Try]] = field(default_factory=list)
-    landed: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
-    numbers: Iterator[int] = field(default_factory=count)
     given_up: list[str] = field(default_factory=list)
-    exhausted: bool = False
 
     def run(self) -> Iterator[tuple[PieceWork, Part]]:
         """Do all pieces, each where there is room; yield them with their parts."""
+        # No piece waits at a worker: it would begin after the time is over.
         crew = Crew(self.client, self.out)
+        flight = Flight(crew, map(_Try, self.units), _call, per_thread=1)
         try:
-            while self._fill(crew):
-                yield from self._land()
+            while flight.fill():
+                for tried, answer in flight.land():
+                    yield from self._settle(tried, answer, flight)
         finally:
-            if self.flying and self.client.status == "running":
-                futures = [future for _, future in self.flying.values()]
-                self.client.cancel(futures, force=True, reason="stopped")
+            flight.abandon()
         if self.given_up:
             raise StoppedRunError(
                 where=f"{len(self.given_up)} piece(s) of the calibration",
@@ -154,57 +145,33 @@ class _Flight:
                 remedy="All others are kept. Give the same command again, or leave out the image.",
             )
 
-    def _fill(self, crew: Crew) -> bool:
-        """Send what there is room for; False where nothing is left to do."""
-        crew.look()
-        # No piece waits at a worker: it would begin after the time is over.
-        while len(self.flying) < crew.threads:
-            if self.waiting and self.waiting[0][0] <= time.monotonic():
-                self._send(heapq.heappop(self.waiting)[2], crew)
-                continue
-            work = next(self.units, None)
-            if work is None:
-                self.exhausted = True
-                break
-            self._send(_Try(work), crew)
-        return bool(self.flying or self.waiting or not self.exhausted)
-
-    def _send(self, tried: _Try, crew: Crew) -> None:
-        elsewhere = crew.elsewhere(tried.avoid) if tried.avoid else []
-        key = f"calibrate-{uuid4().hex}"
-        try:
-            future = self.client.submit(
-                do_work, tried.work, key=key, pure=False,
-                workers=elsewhere or None, allow_other_workers=bool(elsewhere),
-            )  # fmt: skip
-        except ClosedClientError as err:
-            raise crew.gone("the scheduler is gone") from err
-        self.flying[key] = tried, future
-        future.add_done_callback(lambda f: self.landed.put(f.key))
-
-    def _land(self) -> Iterator[tuple[PieceWork, Part]]:
-        """Wait a little; yield what came back."""
-        try:
-            key = self.landed.get(timeout=TICK_S)
-        except queue.Empty:
-            return
-        tried, future = self.flying.pop(key)
-        answer = _came(future)
-        future.release()
+    def _settle(
+        self, tried: _Try, answer: _Answer | BaseException | None, flight: Flight[_Try, _Answer]
+    ) -> Iterator[tuple[PieceWork, Part]]:
+        """Take a part; a piece without one is tried again, or given up."""
+        pause = PAUSE_S * 2 ** len(tried.avoid)
         if answer is None:
-            self._wait(tried)
-        elif answer.part is not None:
+            flight.wait(tried, pause)
+            return
+        if isinstance(answer, RefusedError):
+            raise answer
+        if isinstance(answer, BaseException):
+            # Dask gave up: each worker that took the piece died, or it could not be sent.
+            answer = _Answer("", None, f"{type(answer).__name__}: {answer}")
+        if answer.part is not None:
             yield tried.work, answer.part
         elif len(tried.avoid) < RETRIES and answer.worker:
             _LOG.warning("%s: %s", tried.work.name, answer.trouble)
-            self._wait(replace(tried, avoid=(*tried.avoid, answer.worker)))
+            again = replace(tried, avoid=(*tried.avoid, answer.worker))
+            flight.wait(again, PAUSE_S * 2 ** len(again.avoid))
         else:
             _LOG.error("%s is given up: %s", tried.work.name, answer.trouble)
             self.given_up.append(f"{tried.work.name}: {answer.trouble}")
 
-    def _wait(self, tried: _Try) -> None:
-        due = time.monotonic() + PAUSE_S * 2 ** len(tried.avoid)
-        heapq.heappush(self.waiting, (due, next(self.numbers), tried))
+
+def _call(tried: _Try) -> Call[_Answer]:
+    """Say what a worker does for a piece."""
+    return Call("calibrate", do_work, (tried.work,), tried.avoid)
 
 
 def do_work(work: PieceWork) -> _Answer:
@@ -217,21 +184,3 @@ def do_work(work: PieceWork) -> _Answer:
     except Exception as err:
         _LOG.exception("%s", work.name)
         return _Answer(worker, None, f"{type(err).__name__}: {err}")
-
-
-def _came(future: Future[_Answer]) -> _Answer | None:
-    """Answer of a worker; None where Dask lost it."""
-    if future.status == "cancelled":
-        return None
-    if future.status == "error":
-        error = future.exception()
-        if isinstance(error, RefusedError):
-            raise error
-        # Dask gave up: each worker that took the piece died, or it could not be sent.
-        return _Answer("", None, f"{type(error).__name__}: {error}")
-    try:
-        answer: _Answer = future.result(timeout=ANSWER_S)
-    except (TimeoutError, CancelledError) as err:
-        _LOG.warning("the answer of %s is lost: %s", future.key, err)
-        return None
-    return answer

@@ -7,33 +7,27 @@
                  │  └── tried again after a pause, elsewhere, each region by itself
                  └──► quarantine, when its tries are used up
 
-What waits, flies and comes back is decided here, on one thread; Dask's callbacks only put futures
-into a queue. Nothing is kept of a unit that is done.
+Nothing is kept of a unit that is done. How tasks wait, fly and come back: `engine.running.flight`.
 """
 
 from __future__ import annotations
 
-import heapq
 import logging
-import queue
-import time
-from dataclasses import dataclass, field, replace
-from itertools import count
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
-from distributed import CancelledError, get_worker
-from distributed.client import ClosedClientError
+from distributed import get_worker
 
 from engine.cluster import Expected, complaints
 from engine.errors import StoppedRunError
-from engine.running.crew import ANSWER_S, Crew
+from engine.running.crew import Crew
+from engine.running.flight import Call, Flight
 from engine.tasks import Receipt, Trouble, Unit, perform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from distributed import Client, Future
+    from distributed import Client
 
     from engine.planning import Job
     from engine.tasks import Doing
@@ -46,9 +40,6 @@ PER_THREAD = 2
 #: Pause before the second try of a region; each further one is twice as long, up to the longest.
 PAUSE_S = 0.5
 LONGEST_PAUSE_S = 15.0
-
-#: How often the driver looks whether it should stop, or whether the workers are gone.
-TICK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +120,19 @@ class Window:
             scheduler or all workers are gone.
         """
         terms = Terms(self.epoch, self.retries, self.doing, Expected.of(self.job))
-        flight = _Flight(self, iter(units), Crew(self.client, self.job.out), terms)
+
+        def call(tried: _Try) -> Call[tuple[str, Receipt]]:
+            words = self.job, tried.unit, terms, tried.attempt
+            return Call(tried.unit.key, run_unit, words, tried.avoid)
+
+        crew = Crew(self.client, self.job.out)
+        flight = Flight(crew, map(_Try, units), call, PER_THREAD)
+        settling = _Settling(self, flight)
         try:
             while flight.fill():
                 self.check()
-                yield from flight.land()
+                for tried, answer in flight.land():
+                    yield from settling.settle(tried, answer)
         finally:
             flight.abandon()
 
@@ -147,83 +146,26 @@ class _Try:
     avoid: tuple[str, ...] = ()
 
 
-@dataclass
-class _Flight:
-    """What a window has in flight, and what waits to be tried again."""
+@dataclass(frozen=True)
+class _Settling:
+    """What becomes of units that come back."""
 
     window: Window
-    units: Iterator[Unit]
-    crew: Crew
-    terms: Terms
-    flying: dict[str, tuple[_Try, Future[tuple[str, Receipt]]]] = field(default_factory=dict)
-    waiting: list[tuple[float, int, _Try]] = field(default_factory=list)
-    landed: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
-    numbers: Iterator[int] = field(default_factory=count)
-    exhausted: bool = False
+    flight: Flight[_Try, tuple[str, Receipt]]
 
-    def fill(self) -> bool:
-        """Send what there is room for; False where nothing is left to do."""
-        self.crew.look()
-        room = PER_THREAD * self.crew.threads
-        while len(self.flying) < room:
-            if self.waiting and self.waiting[0][0] <= time.monotonic():
-                self._send(heapq.heappop(self.waiting)[2])
-                continue
-            unit = next(self.units, None)
-            if unit is None:
-                self.exhausted = True
-                break
-            self._send(_Try(unit))
-        return bool(self.flying or self.waiting or not self.exhausted)
-
-    def land(self) -> Iterator[tuple[Unit, Receipt] | Given]:
-        """Wait a little; yield what became of what came back."""
-        try:
-            keys = [self.landed.get(timeout=self._patience())]
-        except queue.Empty:
-            return
-        while not self.landed.empty():
-            keys.append(self.landed.get())
-        for key in keys:
-            tried, future = self.flying.pop(key)
-            yield from self._settle(tried, future)
-
-    def abandon(self) -> None:
-        """Let go of everything that is in flight."""
-        futures = [future for _, future in self.flying.values()]
-        if futures and self.window.client.status == "running":
-            self.window.client.cancel(futures, force=True, reason="stopped")
-
-    def _patience(self) -> float:
-        due = self.waiting[0][0] - time.monotonic() if self.waiting else TICK_S
-        return max(0.01, min(TICK_S, due))
-
-    def _send(self, tried: _Try) -> None:
-        window = self.window
-        # A scheduler that serves several runs must not take one's task for another's.
-        key = f"{tried.unit.key}-{uuid4().hex}"
-        elsewhere = self.crew.elsewhere(tried.avoid) if tried.avoid else []
-        try:
-            future = window.client.submit(
-                run_unit, window.job, tried.unit, self.terms, tried.attempt, key=key, pure=False,
-                workers=elsewhere or None, allow_other_workers=bool(elsewhere),
-            )  # fmt: skip
-        except ClosedClientError as err:
-            raise self.crew.gone("the scheduler is gone") from err
-        self.flying[key] = tried, future
-        future.add_done_callback(lambda f: self.landed.put(f.key))
-
-    def _settle(
-        self, tried: _Try, future: Future[tuple[str, Receipt]]
+    def settle(
+        self, tried: _Try, answer: tuple[str, Receipt] | BaseException | None
     ) -> Iterator[tuple[Unit, Receipt] | Given]:
         """Take a receipt; what is not done is tried again by itself, or given up."""
-        came = _came(tried.unit, future)
-        future.release()
-        if came is None:
+        if answer is None:
             # The connection broke, or a worker took its receipt along: the unit had no say in it.
-            self._wait(tried, PAUSE_S)
+            self.flight.wait(tried, PAUSE_S)
             return
-        worker, receipt = came
+        if isinstance(answer, BaseException):
+            # The task itself raises nothing: Dask gave up on it, or could not send it.
+            worker, receipt = "", _all_in_trouble(tried.unit, f"{type(answer).__name__}: {answer}")
+        else:
+            worker, receipt = answer
         if receipt.bundle is not None:
             yield tried.unit, receipt
         for trouble in receipt.troubles:
@@ -239,7 +181,7 @@ class _Flight:
         if len(tried.unit.regions) > 1:
             _LOG.warning("%s ended with its worker; its regions follow singly", tried.unit.key)
             for unit in tried.unit.single():
-                self._wait(_Try(unit), 0)
+                self.flight.wait(_Try(unit), 0)
             return
         message = (
             f"its worker died {deaths} times while it computed this region (killed for memory, or "
@@ -255,28 +197,12 @@ class _Flight:
             yield Given(tried.unit, message, tried.attempt)
             return
         pause = min(LONGEST_PAUSE_S, PAUSE_S * 2 ** (tried.attempt - 1))
-        self._wait(_Try(tried.unit, tried.attempt + 1, (*tried.avoid, worker)), pause)
-
-    def _wait(self, tried: _Try, pause_s: float) -> None:
-        heapq.heappush(self.waiting, (time.monotonic() + pause_s, next(self.numbers), tried))
+        self.flight.wait(_Try(tried.unit, tried.attempt + 1, (*tried.avoid, worker)), pause)
 
 
-def _came(unit: Unit, future: Future[tuple[str, Receipt]]) -> tuple[str, Receipt] | None:
-    """Worker and receipt of a unit; None where Dask lost them."""
-    if future.status == "error":
-        # The task itself raises nothing: Dask gave up on it, or could not send it.
-        error = future.exception()
-        message = f"{type(error).__name__}: {error}"
-        troubles = tuple(Trouble(region, message, fatal=False) for region in unit.regions)
-        return "", Receipt(troubles=troubles)
-    if future.status == "cancelled":
-        return None
-    try:
-        came: tuple[str, Receipt] = future.result(timeout=ANSWER_S)
-    except (TimeoutError, CancelledError) as err:
-        _LOG.warning("the receipt of %s is lost: %s", unit.key, err)
-        return None
-    return came
+def _all_in_trouble(unit: Unit, message: str) -> Receipt:
+    """Receipt of a unit of which no region was done."""
+    return Receipt(troubles=tuple(Trouble(region, message, fatal=False) for region in unit.regions))
 
 
 def run_unit(job: Job, unit: Unit, terms: Terms, attempt: int) -> tuple[str, Receipt]:
@@ -286,9 +212,7 @@ def run_unit(job: Job, unit: Unit, terms: Terms, attempt: int) -> tuple[str, Rec
     """
     address = get_worker().address
     if wrong := complaints(terms.expected):
-        message = f"worker {address}: {'; '.join(wrong)}"
-        troubles = tuple(Trouble(region, message, fatal=False) for region in unit.regions)
-        return address, Receipt(troubles=troubles)
+        return address, _all_in_trouble(unit, f"worker {address}: {'; '.join(wrong)}")
     return address, perform(job, unit, terms.epoch, attempt, terms.most_deaths, terms.doing)
 
 

@@ -13,7 +13,7 @@ from journeys import save_image
 from engine.errors import StoppedRunError
 from engine.planning import Job, make_plan
 from engine.recipe import load_settings
-from engine.running import crew, window
+from engine.running import crew, flight, window
 from engine.running.window import Given, Window
 from engine.tasks import Receipt, Trouble, Unit
 
@@ -94,7 +94,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of a tenth of theirs."""
     monkeypatch.setattr(window, "PAUSE_S", 0.05)
-    monkeypatch.setattr(window, "TICK_S", 0.02)
+    monkeypatch.setattr(flight, "TICK_S", 0.02)
     monkeypatch.setattr(crew, "COUNT_EACH_S", 0.0)
 
 
@@ -211,8 +211,8 @@ def test_a_cluster_without_workers_for_a_while_loses_nothing(job: Job) -> None:
             cluster.threads = {"a": 1}
 
     units = units_of(job)
-    flight = Window(cluster, job, 1, 3, check)  # type: ignore[arg-type]
-    assert list(flight.run(units)) == []
+    some = Window(cluster, job, 1, 3, check)  # type: ignore[arg-type]
+    assert list(some.run(units)) == []
     assert len(cluster.sent) == len(units)
 
 
