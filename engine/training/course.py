@@ -1,7 +1,7 @@
 """The course of a training: nothing stands yet, continue where it stopped, go on to the end."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from engine.errors import OutputError
-from engine.training.checkpoint import read_checkpoint, write_checkpoint
+from engine.training.checkpoint import Origin, read_checkpoint, write_checkpoint
 from engine.training.fitting import Fitting
 from engine.training.goal import Scored
 from engine.training.schedule import Schedule
@@ -48,7 +48,7 @@ def begin(options: Schedule) -> None:
 def follow(
     fitting: Fitting[NetworkT, BatchT, ScoreT],
     options: Schedule,
-    deciding: Mapping[str, str],
+    origin: Origin,
     on_epoch: Callable[[float, ScoreT], None],
     file: str = CHECKPOINT_FILE,
 ) -> None:
@@ -60,7 +60,7 @@ def follow(
         As it was made; advanced.
     options : Schedule
         When to end, and where progress is kept.
-    deciding : mapping
+    origin : Origin
         What a checkpoint must have in common with this training.
     on_epoch : callable
         Called after an epoch with the mean training loss and the score of the validation.
@@ -74,11 +74,11 @@ def follow(
     """
     options.work.mkdir(parents=True, exist_ok=True)
     place: Path = options.work / file
-    checkpoint = read_checkpoint(place, deciding)
+    checkpoint = read_checkpoint(place, origin)
     if checkpoint is not None:
         fitting.restore(checkpoint)
         logger.info("%s: continuing after epoch %d", place, fitting.epoch)
     while fitting.done < 1 and fitting.stale < options.patience:
         loss, score = fitting.run_epoch()
-        write_checkpoint(fitting.checkpoint(dict(deciding)), place)
+        write_checkpoint(fitting.checkpoint(origin), place)
         on_epoch(loss, score)

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from engine.training.checkpoint import Checkpoint
+from engine.training.checkpoint import Checkpoint, Origin
 from engine.training.goal import Goal, Scored
 from engine.training.schedule import Schedule
 
@@ -152,16 +152,17 @@ class Fitting(Generic[NetworkT, BatchT, ScoreT]):
         """Copy the averaged weights of the best validation loss into a network in eval mode."""
         return self._loaded(self._best)
 
-    def checkpoint(self, deciding: dict[str, str]) -> Checkpoint:
+    def checkpoint(self, origin: Origin) -> Checkpoint:
         """Take all state; the tensors are shared until the next step.
 
         Parameters
         ----------
-        deciding : dict
-            The options that decide the result.
+        origin : Origin
+            What the training began with.
         """
         return Checkpoint(
-            deciding=deciding,
+            options=origin.options,
+            data=origin.data,
             network=self.network.state_dict(),
             average=self._average,
             best=self._best,

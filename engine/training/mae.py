@@ -10,6 +10,8 @@ from torch import Tensor
 
 from engine.networks.mae import MaskedAutoencoder
 from engine.networks.mae_weights import initialise_mae, save_mae
+from engine.training.checkpoint import Origin
+from engine.training.contents import contents
 from engine.training.course import begin, follow
 from engine.training.fitting import Descent, Fitting
 from engine.training.goal import Goal
@@ -65,7 +67,8 @@ def train_mae(options: MaeTrainOptions, on_progress: Callable[[MaeProgress], Non
     Raises
     ------
     InputError
-        If the data or an option cannot be used, or a checkpoint belongs to another training.
+        If the data or an option cannot be used, or a checkpoint belongs to another training: to
+        other options, or to other contents of what was read.
     OutputError
         If `options.out` exists.
 
@@ -84,7 +87,7 @@ def train_mae(options: MaeTrainOptions, on_progress: Callable[[MaeProgress], Non
     def tell(loss: float, scores: MaeScores) -> None:
         on_progress(_progress(fitting, loss, scores))
 
-    follow(fitting, options, options.deciding(), tell)
+    follow(fitting, options, _origin(options, (train, val)), tell)
     _finish(fitting, options, (train, val), weights)
     shutil.rmtree(options.work)
     return options.out
@@ -110,6 +113,13 @@ def class_weights(options: MaeTrainOptions, train: tuple[ClassMap, ...]) -> tupl
     shares = [max(_LEAST_SHARE, s) for s in class_shares(train, options.config)]
     mean = sum(s**0.5 for s in shares) / sum(shares)
     return tuple(s**-0.5 / mean for s in shares)
+
+
+def _origin(options: MaeTrainOptions, data: Maps) -> Origin:
+    other = "class map" if options.val_labels is None else "validation class map"
+    parts = (("class map", data[0]), (other, data[1]))
+    read = ((f"{word} {m.name}", (m.labels, m.counts)) for word, part in parts for m in part)
+    return Origin(options.deciding(), contents(read))
 
 
 def _prepare(options: MaeTrainOptions, data: Maps, weights: Tensor) -> MaeFitting:

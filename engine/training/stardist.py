@@ -15,6 +15,8 @@ from engine.networks.star_unet import StarDistUNet
 from engine.networks.stardist import load_network, save_folder
 from engine.training.batches import Batch, Batches, validation_batches
 from engine.training.card import model_card
+from engine.training.checkpoint import Origin
+from engine.training.contents import sample_contents
 from engine.training.course import begin, follow
 from engine.training.data import Sample, find_pairs, read_samples, split_pairs
 from engine.training.fitting import Descent, Fitting, channels_last, initialise
@@ -67,7 +69,8 @@ def train_stardist(options: TrainOptions, on_progress: Callable[[Progress], None
     Raises
     ------
     InputError
-        If the data or an option cannot be used, or a checkpoint belongs to another training.
+        If the data or an option cannot be used, or a checkpoint belongs to another training: to
+        other options, or to other contents of what was read.
     ModelError
         If `options.init` cannot be used.
     OutputError
@@ -86,7 +89,7 @@ def train_stardist(options: TrainOptions, on_progress: Callable[[Progress], None
     def tell(loss: float, score: MeanLoss) -> None:
         on_progress(_progress(fitting, options, data, (loss, score.loss)))
 
-    follow(fitting, options, options.deciding(), tell)
+    follow(fitting, options, _origin(options, data), tell)
     _finish(fitting, options, data)
     shutil.rmtree(options.work)
     return options.out
@@ -118,6 +121,13 @@ def read_data(options: TrainOptions) -> TrainingData:
     samples = read_samples((*train, *val))
     logger.info("%d images to train on, %d to validate", len(train), len(val))
     return TrainingData(samples[: len(train)], samples[len(train) :])
+
+
+def _origin(options: TrainOptions, data: TrainingData) -> Origin:
+    read = sample_contents(data.train, data.val, named=options.val_images is not None)
+    if options.init is not None:
+        read["model to start from"] = open_model(options.init).sha256
+    return Origin(options.deciding(), read)
 
 
 def _make_network(options: TrainOptions, channels: int) -> StarDistUNet:

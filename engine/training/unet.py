@@ -14,6 +14,8 @@ from engine.networks.ensemble_writing import write_ensemble, write_member, write
 from engine.networks.model_folder import bundled_models, open_model
 from engine.networks.unet import UNet, stored_state
 from engine.training.batches import validation_crops
+from engine.training.checkpoint import Origin
+from engine.training.contents import sample_contents
 from engine.training.course import begin, follow
 from engine.training.data import Sample
 from engine.training.fitting import Descent, Fitting, initialise
@@ -60,7 +62,8 @@ def train_unet(options: UNetOptions, on_progress: Callable[[UNetProgress], None]
     Raises
     ------
     InputError
-        If the data or an option cannot be used, or a checkpoint belongs to another training.
+        If the data or an option cannot be used, or a checkpoint belongs to another training: to
+        other options, or to other contents of what was read.
     ModelError
         If `options.stardist` cannot be used.
     OutputError
@@ -76,13 +79,14 @@ def train_unet(options: UNetOptions, on_progress: Callable[[UNetProgress], None]
         open_model(options.stardist)
     data = read_class_data(options)
     logger.info("%d images to train on, %d to validate", len(data.train), len(data.val))
+    read = sample_contents(data.train, data.val, named=options.val_images is not None)
     validation = _validation(options, data)
     networks: list[UNet] = []
     runs: list[MemberRun] = []
     for member in range(options.members):
         seen = subset(data.train, options, member)
         fitting = _prepare(options, seen, validation, member)
-        _fit(fitting, options, member, on_progress)
+        _fit(fitting, options, member, Origin(options.deciding(member), read), on_progress)
         networks.append(_as_stored(fitting.best(), half=options.half))
         minutes = fitting.elapsed_s / 60
         runs.append(MemberRun(len(seen), fitting.epoch, minutes, fitting.best_loss))
@@ -117,6 +121,7 @@ def _fit(
     fitting: UNetFitting,
     options: UNetOptions,
     member: int,
+    origin: Origin,
     on_progress: Callable[[UNetProgress], None],
 ) -> None:
     """Train a member to its end, from its checkpoint where there is one."""
@@ -130,7 +135,7 @@ def _fit(
         logger.info("%s", progress)
         on_progress(progress)
 
-    follow(fitting, options, options.deciding(member), tell, f"member_{member}.pt")
+    follow(fitting, options, origin, tell, f"member_{member}.pt")
 
 
 def _validation(options: UNetOptions, data: ClassData) -> tuple[ClassBatch, ...]:

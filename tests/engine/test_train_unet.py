@@ -1,5 +1,6 @@
 """Training of ensembles learns, resumes exactly, varies its members, and refuses bad data."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -141,6 +142,35 @@ def test_other_options_do_not_resume(data: Path) -> None:
         train_unet(_options(data, "e"), stop)
     with pytest.raises(InputError, match="option members: expected 2"):
         train_unet(_options(data, "e", members=3), stop)
+
+
+@pytest.mark.parametrize("place", ["images", "labels", "val_images"])
+def test_other_images_under_the_same_path_do_not_resume(data: Path, place: str) -> None:
+    def stop(progress: UNetProgress) -> None:
+        if progress.member == 1:
+            raise _StopError
+
+    for folder in ("images", "labels"):
+        shutil.copytree(data / folder, data / f"val_{folder}")
+    options = _options(
+        data, "e", val_images=str(data / "val_images"), val_labels=str(data / "val_labels")
+    )
+    with pytest.raises(_StopError):
+        train_unet(options, stop)
+    file = data / place / "s2.tif"
+    pixels = tifffile.imread(file)
+    pixels[0, 0] ^= 1
+    tifffile.imwrite(file, pixels)
+    name = "validation image s2" if place == "val_images" else "image s2"
+    with pytest.raises(InputError) as caught:
+        train_unet(options, stop)
+    work = data.parent / "e.training"
+    assert caught.value.where == f"{work / 'member_0.pt'}: {name}"
+    (data / place / "s2.tif").unlink()
+    (data / place.replace("images", "labels") / "s2.tif").unlink(missing_ok=True)
+    (data / place.replace("labels", "images") / "s2.tif").unlink(missing_ok=True)
+    with pytest.raises(InputError, match=f"{name}: .* when this training began, found none"):
+        train_unet(options, stop)
 
 
 def test_the_budget_ends_the_schedule_of_each_member(data: Path) -> None:

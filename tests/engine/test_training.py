@@ -1,5 +1,6 @@
 """Training learns, resumes exactly, and refuses what it cannot use."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from skimage.draw import disk
-from skimage.io import imsave
+from skimage.io import imread, imsave
 
 from engine.errors import InputError, ModelError, OutputError
 from engine.methods.star_targets import star_targets
@@ -18,7 +19,7 @@ from engine.networks.model_folder import StarDistConfig, Thresholds, open_model
 from engine.networks.star_unet import StarDistUNet
 from engine.training.augment import Augmentation, cut, draw_crop
 from engine.training.batches import Batches, collate, validation_batches
-from engine.training.checkpoint import read_checkpoint
+from engine.training.checkpoint import Origin, read_checkpoint
 from engine.training.data import Sample, find_pairs, normalise, read_samples, split_pairs
 from engine.training.options import Progress, TrainOptions
 from engine.training.star_loss import star_loss
@@ -122,10 +123,57 @@ def test_other_options_do_not_resume(data: Path) -> None:
         train_stardist(_options(data, "m"), stop)
 
 
+def test_other_images_under_the_same_path_do_not_resume(data: Path) -> None:
+    whole = train_stardist(_options(data, "whole"), lambda _: None)
+
+    def stop(_: Progress) -> None:
+        raise _StopError
+
+    options = _options(data, "m")
+    with pytest.raises(_StopError):
+        train_stardist(options, stop)
+    for file, change in (("images/s1.png", 1), ("labels/s3.tif", 99)):
+        before = (data / file).read_bytes()
+        pixels = imread(data / file)
+        pixels[:4, :4] = change
+        (imsave if file.endswith("png") else tifffile.imwrite)(data / file, pixels)
+        name = f"image {Path(file).stem}"
+        with pytest.raises(InputError) as caught:
+            train_stardist(options, stop)
+        assert str(caught.value) == (
+            f"{data.parent}/m.training/checkpoint.pt: {name}: expected what it was when this "
+            "training began, found other contents under its name. Bring back what it began with, "
+            "or train anew into another --out."
+        )
+        (data / file).write_bytes(before)
+    for folder in ("images", "labels"):
+        tifffile.imwrite(data / folder / "s9.tif", tifffile.imread(data / folder / "s0.tif"))
+    with pytest.raises(InputError, match=r"image s9: expected none, .*, found a new one"):
+        train_stardist(options, stop)
+    for folder in ("images", "labels"):
+        (data / folder / "s9.tif").unlink()
+    again = train_stardist(options, lambda _: None)
+    assert open_model(str(again)).sha256 == open_model(str(whole)).sha256
+
+
+def test_another_model_to_start_from_does_not_resume(data: Path) -> None:
+    def stop(_: Progress) -> None:
+        raise _StopError
+
+    first = train_stardist(_options(data, "first", epochs=1), lambda _: None)
+    options = _options(data, "m", init=str(first))
+    with pytest.raises(_StopError):
+        train_stardist(options, stop)
+    shutil.rmtree(first)
+    train_stardist(_options(data, "first", epochs=1, seed=5), lambda _: None)
+    with pytest.raises(InputError, match="model to start from: expected what it was"):
+        train_stardist(options, stop)
+
+
 def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
     torch.save({"epoch": Path}, tmp_path / "c.pt")
     with pytest.raises(InputError, match="expected a checkpoint"):
-        read_checkpoint(tmp_path / "c.pt", {})
+        read_checkpoint(tmp_path / "c.pt", Origin({}, {}))
 
 
 def test_the_budget_ends_the_schedule(data: Path) -> None:
