@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from command_line import Command, commands_in
 from journeys import save_image
 from rich.console import Console
+from semantics import make_ensemble
 
 from engine.cli.progress import TerminalProgress
 from engine.errors import InterruptedRunError, RegionError
@@ -135,6 +137,25 @@ def test_a_plan_writes_nothing_and_says_what_it_costs(tilewright: Command) -> No
     assert (answer.code, answer.err, answer.touched) == (0, "", ())
     for row in ("60 x 70", "1 to do", "GiB projected", "GB, decoded", "nuclei-fluo", "twice"):
         assert row in answer.out
+
+
+def test_a_plan_and_the_report_count_the_same_tiles(
+    tilewright: Command, tmp_path: Path, cluster_address: str
+) -> None:
+    """Those of the lattice, with what regions share; not once for each member."""
+    ensemble = make_ensemble(tmp_path / "ensemble", ("background", "cell"), 3)
+    text = "method: semantic\ntiling: {tile: 32, overlap: 16, margin: 4}\n"
+    (tmp_path / "cells.yaml").write_text(f"{text}classes: {{ensemble: {ensemble}}}\n")
+    words = ("image.ome.zarr", "OUT.ome.zarr", "--recipe", "cells.yaml", "--region", "32")
+    words = (*words, "--set", "storage.chunk=32", "--set", "storage.shard=32")
+    words = (*words, "--cluster", cluster_address)
+    found = re.search(r"^tiles +(\d+) of 32 px", tilewright("plan", *words).out, re.MULTILINE)
+    assert found is not None
+    assert tilewright("run", *words).code == 0
+    report = json.loads((tmp_path / "OUT.ome.zarr/.tilewright/report.json").read_text())
+    assert int(found[1]) == report["tiles"]
+    assert report["regions"]["regions"] == 6
+    assert report["tiles"] > 12  # of the lattice: regions share some
 
 
 def test_a_run_ends_with_a_summary_and_a_status(tilewright: Command, cluster_address: str) -> None:
