@@ -57,7 +57,8 @@ class MaeConfig:
         Fixed sines and cosines added to the tokens, as in the source, or queries and keys turned
         by their place (the class token's is the origin): attention sees differences of places.
     position_scale : float
-        Factor of the sines and cosines in the encoder; not used with "rotary".
+        Factor of the sines and cosines in the encoder, the source's 0.08; those of the decoder are
+        not scaled. Not used with "rotary".
     near_patches : int or None
         Patches farther than so many patches (along y or x, whichever are more) from one with
         foreground leave encoder and decoder and stay background; None keeps all.
