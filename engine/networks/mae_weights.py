@@ -14,11 +14,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from engine.errors import ModelError
-from engine.networks.mae import TOKEN_STD, Blocks, MaskedAutoencoder, rotary_angles
+from engine.networks.mae import TOKEN_STD, MaskedAutoencoder
 from engine.networks.mae_folder import CONFIG_FILE, WEIGHTS_FILE, MaeFolder, config_values
+from engine.networks.transformer import Blocks, rotary_angles
 
 if TYPE_CHECKING:
-    from engine.networks.mae import Block
+    from engine.networks.transformer import Block
 
 __all__ = ["initialise_mae", "load_mae", "look_around", "save_mae"]
 

@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from engine.device import Launch
 from engine.errors import ModelError
 from engine.methods.patches import cut_patches, join_patches, near_patches
-from engine.networks.mae import MaskedAutoencoder, _turned, chosen, rotary_angles
+from engine.networks.mae import MaskedAutoencoder, chosen
 from engine.networks.mae_folder import (
     MaeConfig,
     MaeFolder,
@@ -24,6 +24,7 @@ from engine.networks.mae_folder import (
 )
 from engine.networks.mae_runtime import Inpainter, ladder, open_inpainter
 from engine.networks.mae_weights import initialise_mae, load_mae, save_mae
+from engine.networks.transformer import rotary_angles, turned
 
 CLASSES = ("background", "shell", "core")
 SMALL = MaeConfig(
@@ -218,7 +219,7 @@ def test_rotary_attention_sees_differences_of_places() -> None:
         places = torch.tensor([[[y, x], [y + 5, x + 2], [y + 2, x + 5]]], dtype=torch.float32)
         angles = rotary_angles(places, 16)[:, None]
         rows = (t.expand(1, 1, 3, 16) for t in (q, k))
-        a, b = (_turned(row, (angles.cos(), angles.sin())) for row in rows)
+        a, b = (turned(row, (angles.cos(), angles.sin())) for row in rows)
         scores.append(a @ b.transpose(-1, -2))
     torch.testing.assert_close(scores[0], scores[1], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(scores[0], scores[2], atol=1e-4, rtol=1e-4)
@@ -231,7 +232,7 @@ def test_heads_look_beside_their_own_patch_at_first() -> None:
     bias = network.encoder.blocks[1].qkv.bias.detach().view(3, 2, 32)
     angles = rotary_angles(network.places, 32)
     turns = angles.cos(), angles.sin()
-    q, k = (_turned(bias[i, 1].expand(1, 1, 1024, 32), turns)[0, 0] for i in (0, 1))
+    q, k = (turned(bias[i, 1].expand(1, 1, 1024, 32), turns)[0, 0] for i in (0, 1))
     at = 16 * 32 + 16
     scores = (q[at] @ k.T).view(32, 32)
     found = divmod(int(scores.argmax()), 32)
