@@ -6,16 +6,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
-from skimage.io import imread
 from skimage.segmentation import relabel_sequential
 
 from engine.errors import InputError
+from engine.training.image_files import image_files, read_pixels
 from engine.training.splitting import set_apart
-
-TIFF_SUFFIXES = (".tif", ".tiff")
-SUFFIXES = (".png", *TIFF_SUFFIXES)
 
 # StarDist's usual normalisation: percentiles of the whole image, per channel.
 LOW_PERCENTILE, HIGH_PERCENTILE = 1.0, 99.8
@@ -82,7 +78,7 @@ def find_pairs(images: Path, labels: Path) -> tuple[Pair, ...]:
     InputError
         If a folder is missing or has no images, or a name is in one of them only.
     """
-    found, truth = _files(images), _files(labels)
+    found, truth = image_files(images), image_files(labels)
     for name in sorted(found.keys() ^ truth.keys()):
         here, there = (images, labels) if name in found else (labels, images)
         raise InputError(
@@ -264,48 +260,7 @@ def normalise(image: NDArray[np.generic]) -> NDArray[np.float32]:
     return scaled
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise InputError(
-            where=str(folder), expected="a folder", found="none", remedy="Correct the path.",
-        )  # fmt: skip
-    paths = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES]
-    if not paths:
-        raise InputError(
-            where=str(folder), expected=f"files ending in {', '.join(SUFFIXES)}", found="none",
-            remedy="Correct the path, or convert the images.",
-        )  # fmt: skip
-    files: dict[str, Path] = {}
-    for path in paths:
-        if path.stem in files:
-            raise InputError(
-                where=str(path), expected="one file of each name", found=str(files[path.stem]),
-                remedy="Remove one.",
-            )  # fmt: skip
-        files[path.stem] = path
-    return files
-
-
 def _read_sample(pair: Pair) -> Sample:
     image, labels = read_pair(pair)
     dense = relabel_sequential(labels)[0].astype(np.int32)
     return Sample(pair.name, normalise(image), dense)
-
-
-def read_pixels(path: Path) -> NDArray[Any]:
-    """Read a PNG or TIFF whole; an `InputError` says why it cannot be."""
-    try:
-        tiff = path.suffix.lower() in TIFF_SUFFIXES
-        pixels: NDArray[Any] = np.asarray(tifffile.imread(path) if tiff else imread(path))
-    except (OSError, ValueError, SyntaxError, tifffile.TiffFileError) as err:  # PIL: SyntaxError
-        raise InputError(
-            where=str(path), expected="a readable image", found=str(err),
-            remedy="Copy it again or leave it out.",
-        ) from err  # fmt: skip
-    if pixels.size == 0 or pixels.dtype.kind not in "buif":
-        raise InputError(
-            where=str(path), expected="pixels of a real type",
-            found=f"{pixels.shape} {pixels.dtype}",
-            remedy="Convert it.",
-        )  # fmt: skip
-    return pixels

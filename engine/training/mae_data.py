@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
-from skimage.io import imread
 
 from engine.errors import InputError
 from engine.methods.patches import near_patches
 from engine.networks.mae_folder import MaeConfig
-from engine.training.data import SUFFIXES, TIFF_SUFFIXES
+from engine.training.image_files import SUFFIXES, is_tiff, read_image
 from engine.training.mae_options import MaeTrainOptions
 from engine.training.splitting import set_apart
 
@@ -201,19 +199,9 @@ def _files(place: Path) -> tuple[Path, ...]:
 
 def _planes(path: Path) -> NDArray[np.integer]:
     """Read integers (Z, Y, X); one plane where the file holds one."""
-    try:
-        tiff = path.suffix.lower() in TIFF_SUFFIXES
-        pixels = np.asarray(tifffile.imread(path) if tiff else imread(path))
-    except (OSError, ValueError, SyntaxError, tifffile.TiffFileError) as err:  # PIL: SyntaxError
-        raise InputError(
-            where=str(path), expected="a readable image", found=str(err),
-            remedy="Copy it again or leave it out.",
-        ) from err  # fmt: skip
-    if (
-        pixels.ndim not in (2, 3)
-        or (pixels.ndim == 3 and not tiff)
-        or pixels.dtype.kind not in "iu"
-    ):
+    pixels = read_image(path)
+    planes = (2, 3) if is_tiff(path) else (2,)
+    if pixels.ndim not in planes or pixels.dtype.kind not in "iu":
         raise InputError(
             where=str(path), expected="integers of axes (y, x), or (z, y, x) in a TIFF",
             found=f"{pixels.dtype} of shape {pixels.shape}",

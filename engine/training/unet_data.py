@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from engine.errors import InputError
 from engine.store import ImageReader
 from engine.training.data import (
-    TIFF_SUFFIXES,
     Pair,
     Sample,
     check_channels,
@@ -22,6 +21,7 @@ from engine.training.data import (
     read_pair,
     split_pairs,
 )
+from engine.training.image_files import is_tiff
 from engine.training.unet_options import UNetOptions
 from tiling import Box
 
@@ -144,7 +144,7 @@ def _classes(plane: _Plane, options: UNetOptions) -> NDArray[np.int32]:
 
 def _planes(images: str, labels: str) -> Iterator[_Plane]:
     path = Path(images)
-    if path.is_file() and path.suffix.lower() in TIFF_SUFFIXES:
+    if path.is_file() and is_tiff(path):
         yield from _paired(_stack(path), _stack(Path(labels)), (images, labels))
     elif path.is_dir() and not any((path / n).is_file() for n in ("zarr.json", ".zgroup")):
         for pair in find_pairs(path, Path(labels)):
