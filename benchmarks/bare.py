@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from multiprocessing.queues import Queue
     from multiprocessing.synchronize import Barrier
 
+    from engine.device import Launch
     from engine.planning import Plan
 
 PROCESSES = 2
@@ -35,7 +36,8 @@ PROCESSES = 2
 class Recorder(runtime.OpenNetwork):
     """A network that keeps its batches instead of looking at them."""
 
-    def __init__(self, rays: int, scale: int, launch: Any) -> None:  # noqa: ANN401
+    def __init__(self, rays: int, scale: int, launch: Launch) -> None:
+        # No network: `predict` is ours.
         super().__init__(torch.nn.Identity(), launch)  # type: ignore[arg-type]
         self.batches: list[np.ndarray] = []
         self._rays, self._scale = rays, scale

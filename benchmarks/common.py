@@ -31,6 +31,7 @@ from tiling import Box
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from engine.device import Precision
     from engine.networks.runtime import OpenNetwork
     from engine.planning import Plan
 
@@ -70,7 +71,7 @@ class Case:
 
     image: str
     model: str
-    precision: str
+    precision: Precision
     tile: int
     overlap: int
     launch: int
@@ -108,8 +109,7 @@ class Case:
         """Load the network; sets one thread, which the caller may raise."""
         from engine.networks.runtime import open_network
 
-        launch = Launch("cpu", self.precision, self.launch)  # type: ignore[arg-type]
-        return open_network(open_model(self.model), launch)
+        return open_network(open_model(self.model), Launch("cpu", self.precision, self.launch))
 
 
 def label_whole(

@@ -25,30 +25,25 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from common import RESULTS, child, machine, median, save
+from flag_case import SHAPE, TILE, Case
 from naive_flags import Loop
-from skimage.io import imread
 
-from engine.device import Launch, choose_precision
 from engine.methods.flag_votes import votes_needed
-from engine.networks.defense_bank import DefenseBank, open_bank
-from engine.networks.model_folder import open_model
+from engine.networks.defense_bank import open_bank
 from engine.networks.runtime import OpenNetwork, open_network
-from engine.recipe import FlagSettings
-from engine.stages.base import Frame, Pipeline, Place, Raster
-from engine.stages.flags import Flagged, Flags
-from engine.stages.stardist import Candidates, Instances
-from tiling import Tiling
 
-DATA = Path(__file__).parents[2] / "shared" / "data" / "dsb2018" / "fluo" / "val" / "images"
-SHAPE = (3000, 4000)
-TILE, OVERLAP, MARGIN = 512, 64, 24
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
+T = TypeVar("T")
 
 #: What the issue asks for on two cores.
 ASKED = {
@@ -59,77 +54,6 @@ ASKED = {
 NOTED = ("naive, same flags", "suspects", "suspects, early", "suspects, both", "seen, early")
 
 
-def mosaic() -> np.ndarray:
-    """Lay validation images, each scaled by its percentiles, in rows: (1, Y, X) float32."""
-    names = sorted(DATA.glob("*.png"))
-    if not names:
-        raise SystemExit(f"needs the validation images at {DATA}, which are absent")
-    order = np.random.default_rng(0).permutation(len(names)).tolist() * 4
-    canvas = np.zeros(SHAPE, np.float32)
-    y = x = row = 0
-    for k in order:
-        pixels = imread(names[k]).astype(np.float32)
-        low, high = np.percentile(pixels, [1, 99.8])
-        if x >= SHAPE[1]:
-            y, x, row = y + row, 0, 0
-        if y >= SHAPE[0]:
-            break
-        part = ((pixels - low) / (high - low + 1e-20))[: SHAPE[0] - y, : SHAPE[1] - x]
-        canvas[y : y + part.shape[0], x : x + part.shape[1]] = part
-        x, row = x + part.shape[1], max(row, min(part.shape[0], 256))
-    return canvas[None]
-
-
-class Case:
-    """The work: a part of the mosaic or another image, the model, the bank and the settings."""
-
-    def __init__(self, options: argparse.Namespace, image: np.ndarray | None = None) -> None:
-        height, width = (int(n) for n in options.area.split(","))
-        self.image = np.ascontiguousarray(
-            (mosaic() if image is None else image)[:, :height, :width]
-        )
-        self.frame = Frame((), (height, width), 1, "float32")
-        self.model = open_model(options.model)
-        self.bank = open_bank(options.bank)
-        self.settings = FlagSettings(
-            bank=options.bank, min_votes=options.min_votes, risk=options.risk,
-            strength=options.strength, tau=options.tau,
-        )  # fmt: skip
-        self.place = Place((), Launch("cpu", choose_precision("auto", "cpu"), 1))
-
-    def tiling(self, blend: str) -> Tiling:
-        """Take the recipe's tiles; "crop" where nothing averages them."""
-        phase, scale = max(self.model.config.divisor), self.model.config.grid[0]
-        return Tiling(TILE, OVERLAP, MARGIN, phase, scale, blend)  # type: ignore[arg-type]
-
-    def first(self, count: int) -> DefenseBank:
-        """Make a bank of the first defenses."""
-        bank = self.bank
-        return replace(
-            bank, coefficients=bank.coefficients[:count], f1_before=bank.f1_before[:count],
-            f1_after=bank.f1_after[:count], origins=bank.origins[:count],
-        )  # fmt: skip
-
-    def segmentation(self) -> Pipeline:
-        """Stages that find objects."""
-        prob, nms = self.model.thresholds.prob, self.model.thresholds.nms
-        tiling = self.tiling("average")
-        return Pipeline(
-            (Candidates(self.frame, self.model, tiling, prob, 1), Instances(self.frame, nms, 64))
-        )
-
-    def flag(self, bank: DefenseBank, stop: str) -> tuple[Flagged, dict[str, float]]:
-        """Run the stage on all of the image; its notes."""
-        segmentation = self.segmentation()
-        given: dict[str, Any] = {"normalised": Raster(self.frame.bounds, self.image)}
-        made = segmentation.run_from(given, {"objects": self.frame.bounds}, self.place)
-        given["reference"] = reference = made.products["objects"]
-        settings = self.settings.model_copy(update={"stop": stop})
-        stage = Flags(self.frame, segmentation, bank, settings, reference.reach)
-        made = stage.run(given, {"flags": self.frame.bounds}, self.place)
-        return made.products["flags"], dict(made.notes)
-
-
 class Clock:
     """Processor seconds of the network in this process, by every call of `predict`."""
 
@@ -137,16 +61,17 @@ class Clock:
         self.seconds = 0.0
         inner = OpenNetwork.predict
 
-        def timed(network: OpenNetwork, batch: np.ndarray) -> Any:  # noqa: ANN401
+        def timed(network: OpenNetwork, batch: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
             start = time.process_time()
             answer = inner(network, batch)
             self.seconds += time.process_time() - start
             return answer
 
-        OpenNetwork.predict = timed  # type: ignore[method-assign]
+        # The stage calls it in the midst of its work.
+        OpenNetwork.predict = timed  # type: ignore[method-assign, assignment]
 
 
-def timed(case: Case, work: Any) -> tuple[Any, dict[str, float]]:  # noqa: ANN401
+def timed(case: Case, work: Callable[[], T]) -> tuple[T, dict[str, float]]:
     """Do the work with a warm network; seconds of the processor in all and in the network."""
     open_network(case.model, case.place.launch).predict(np.zeros((1, 1, TILE, TILE), np.float32))
     clock, start, wall = Clock(), time.process_time(), time.perf_counter()
@@ -174,7 +99,7 @@ def run_stage(case: Case, count: int, stop: str) -> dict[str, Any]:
     return seconds | {"flags": flags, "notes": notes, "seen": float(flagged.votes.seen.mean())}
 
 
-ROLES = {
+ROLES: dict[str, Callable[[Case, int], dict[str, Any]]] = {
     "naive": run_naive, "exact": partial(run_stage, stop="never"),
     "early": partial(run_stage, stop="early"),
 }  # fmt: skip

@@ -82,7 +82,7 @@ def processor_seconds() -> float:
     """Sum what this process and those that it started have taken; what others do is not in it."""
     own = psutil.Process()
     times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
-    return sum(t.user + t.system for t in times)
+    return float(sum(t.user + t.system for t in times))
 
 
 @dataclass
@@ -221,14 +221,18 @@ def report_time(plan: Plan, ledger: Ledger, step: Pass) -> dict[str, float]:
     return {"report_s": round(time.perf_counter() - start, 2)}
 
 
+def make_plan(folder: Path) -> Plan:
+    """Plan the run of a folder, begun there or not."""
+    settings = [*SETTINGS, "resources.workers=2", "resources.threads=2"]
+    image, out = folder / "image.ome.zarr", folder / "out.ome.zarr"
+    return engine.plan(image, out, "identity", overrides=settings)
+
+
 def sweep(folder: Path, watch: Watch, cluster: str) -> dict[str, Any]:
     """Begin or continue a run in a folder, and say what it took."""
-    settings = [*SETTINGS, "resources.workers=2", "resources.threads=2"]
     clock = Clock()
     with ExitStack() as stack:
-        plan = engine.plan(
-            folder / "image.ome.zarr", folder / "out.ome.zarr", "identity", overrides=settings
-        )
+        plan = make_plan(folder)
         clock.lap("plan")
         ledger, step = Ledger(plan.job.out), plan.job.passes()[0]
         lease = Lease.acquire(ledger)
@@ -244,6 +248,7 @@ def sweep(folder: Path, watch: Watch, cluster: str) -> dict[str, Any]:
         clock.lap("states")
         client = stack.enter_context(open_cluster(ClusterSpec(cluster, 2, 2)))
         clock.lap("cluster")
+        # `Counted` stands for the journal.
         sweeper = Sweeper(
             plan, ledger, counted, lease.epoch, lambda: client, pulse.check, watch, Tally(),  # type: ignore[arg-type]
             nothing,

@@ -47,7 +47,7 @@ def measure(name: str, case: Case, threads: int) -> dict[str, Any]:
 
 if __name__ == "__main__":
     # What the peers say on standard output is theirs; ours is the last line.
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+    with Path(os.devnull).open("w") as nowhere:
         answer, sys.stdout = sys.stdout, nowhere
         said = measure(sys.argv[1], Case.load(Path(sys.argv[2])), int(sys.argv[3]))
         sys.stdout = answer

@@ -132,7 +132,7 @@ def growth(rows: Sequence[dict[str, Any]], name: str) -> float | None:
     """Growth of a peak from the image before the last to the last."""
     if len(rows) < 2 or name not in rows[-1]:
         return None
-    return round(rows[-1][name] / rows[-2][name] - 1, 4)
+    return float(round(rows[-1][name] / rows[-2][name] - 1, 4))
 
 
 def measure(part: str, sides: Sequence[int], folder: Path, patience_s: float) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from stardist.matching import matching_dataset
 from tiles import segment
 
 from engine.networks.model_folder import open_model
-from engine.recipe import load_settings
-from tiling import Tiling
+from engine.recipe import StarDistRecipe, load_settings
+from tiling import Blend, Tiling
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 DATA = SHARED / "dsb2018" / "fluo" / "test"
@@ -28,25 +28,34 @@ RESULT = Path(__file__).parent / "results" / "recipe_test.json"
 IOUS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.9)
 
 
+BLENDS: tuple[Blend, ...] = ("average", "crop")
+
+
+def tilings() -> dict[str, Tiling]:
+    """Tiles of the recipe, and of 256 pixels, with both blends."""
+    recipe = load_settings("nuclei").recipe
+    if not isinstance(recipe, StarDistRecipe):
+        raise TypeError("the recipe nuclei finds objects by StarDist")
+    chosen = recipe.tiling
+    return {
+        f"{tile}/{chosen.overlap}/{chosen.margin} {blend}": Tiling(
+            tile, chosen.overlap, chosen.margin, 16, 2, blend
+        )
+        for tile in (chosen.tile, 256)
+        for blend in BLENDS
+    }
+
+
 def main() -> None:
     """Score and save."""
     if not DATA.is_dir():
         raise SystemExit(f"needs the test images at {DATA}, which are absent")
     started = time.perf_counter()
-    recipe = load_settings("nuclei").recipe
-    chosen = recipe.tiling  # type: ignore[union-attr]
     model = open_model("nuclei-fluo")
-    settings = {
-        f"{tile}/{chosen.overlap}/{chosen.margin} {blend}": Tiling(
-            tile, chosen.overlap, chosen.margin, 16, 2, blend
-        )
-        for tile in (chosen.tile, 256)
-        for blend in ("average", "crop")
-    }
     names = sorted(p.name for p in (DATA / "images").glob("*.png"))
     truths = [imread(DATA / "labels" / name).astype(np.int32) for name in names]
     table: dict[str, dict[str, float]] = {}
-    for title, tiling in settings.items():
+    for title, tiling in tilings().items():
         found = []
         for name in names:
             pixels = imread(DATA / "images" / name)

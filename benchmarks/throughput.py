@@ -21,7 +21,6 @@ waits until the processors are idle, as long as `--patience` allows.
 from __future__ import annotations
 
 import argparse
-import json
 import pickle
 import subprocess
 import sys
@@ -41,7 +40,7 @@ import engine
 from engine.cluster import ClusterSpec, open_cluster
 from engine.ledger import Ledger
 from engine.methods.intensity import normalise
-from engine.store import ImageReader
+from engine.store import ImageReader, Location, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +79,7 @@ def run_warm(image: Path, small: Path, folder: Path, settings: list[str]) -> dic
         seconds = time.perf_counter() - start
     if not outcome.complete:
         raise RuntimeError(f"the run failed: {outcome.failures}")
-    return facts(seconds, outcome.report, out)
+    return facts(seconds, outcome.report)
 
 
 def run_cold(image: Path, folder: Path, settings: list[str]) -> dict[str, Any]:
@@ -91,11 +90,11 @@ def run_cold(image: Path, folder: Path, settings: list[str]) -> dict[str, Any]:
     start = time.perf_counter()
     subprocess.run([*command, *chosen], check=True, capture_output=True)
     seconds = time.perf_counter() - start
-    report = json.loads(Ledger(out).path("report.json").read_text())
-    return facts(seconds, report, out)
+    report = read_json(Ledger(Location.parse(out)).path("report.json"))
+    return facts(seconds, report)
 
 
-def facts(seconds: float, report: dict[str, Any], out: Path) -> dict[str, Any]:
+def facts(seconds: float, report: dict[str, Any]) -> dict[str, Any]:
     """Gather what is kept of a run."""
     return {
         "seconds": seconds,
@@ -103,17 +102,7 @@ def facts(seconds: float, report: dict[str, Any], out: Path) -> dict[str, Any]:
         "peak_bytes": WORKERS * report["worker_bytes_peak"],
         # Without the places: they are those of one machine, and gone when this ends.
         "report": {k: v for k, v in report.items() if k not in ("out", "source")},
-        "task_seconds": task_seconds(out),
     }
-
-
-def task_seconds(out: Path) -> dict[str, float]:
-    """Seconds that the tasks of each pass took, summed over tasks, from their records."""
-    totals: dict[str, float] = {}
-    for path in Ledger(out).path("records").glob("*/*.json"):
-        name = path.parent.name
-        totals[name] = round(totals.get(name, 0) + json.loads(path.read_text())["seconds"], 3)
-    return totals
 
 
 def one_turn(

@@ -25,14 +25,14 @@ from engine.networks.model_folder import ModelFolder, open_model
 from engine.stages.base import Frame, Pipeline, Place, Raster
 from engine.stages.normalise import Levels, Normalise
 from engine.stages.stardist import Candidates, Instances
-from tiling import Tiling
+from tiling import Blend, Tiling
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "dsb2018" / "fluo" / "val"
 RESULT = Path(__file__).parent / "results" / "tiles_val.json"
 IOUS = (0.5, 0.75)
 
 #: (tile, overlap, margin, blend)
-SETTINGS = (
+SETTINGS: tuple[tuple[int, int, int, Blend], ...] = (
     (512, 64, 24, "average"),
     (256, 64, 24, "average"),
     (256, 64, 0, "average"),
