@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from common import RESULTS, machine, save
-from defenses import DATA, Case
+from flag_case import DATA, Case
+from resampling import drawn, limits
 from skimage.io import imread
 
 from engine.recipe import StarDistRecipe, load_settings
@@ -40,6 +41,9 @@ LINES = {
     "blocks": (64, (0, 4, 8, 16, 24, 33)),
     "fields": (256, (0, 8, 16, 32, 64, 129)),
 }
+
+#: Draws of objects for an interval.
+DRAWS = 2000
 
 #: Distance within which an object is near a line.
 NEAR = 8
@@ -84,14 +88,13 @@ def ratio(values: np.ndarray, near: np.ndarray) -> list[float] | None:
 
     None where a drawing of the objects has no vote on one side: too few have votes to tell.
     """
-    rng = np.random.default_rng(0)
-    draws = [np.arange(len(values)), *rng.integers(0, len(values), (2000, len(values)))]
+    draws = [np.arange(len(values)), *drawn(len(values), DRAWS)]
     means = np.array([(values[d] @ near[d], values[d] @ ~near[d]) for d in draws])
     counts = np.array([(near[d].sum(), (~near[d]).sum()) for d in draws])
     if not ((means > 0) & (counts > 0)).all():
         return None
     found = means[:, 0] / counts[:, 0] / (means[:, 1] / counts[:, 1])
-    return [round(float(v), 3) for v in (found[0], *np.percentile(found[1:], [2.5, 97.5]))]
+    return [round(float(v), 3) for v in (found[0], *limits(found[1:]))]
 
 
 def density(flagged: Flagged, edge: np.ndarray, defenses: int) -> dict[str, Any]:

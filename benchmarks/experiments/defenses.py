@@ -33,13 +33,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common import RESULTS, machine, save
 from flag_cache import KINDS, NOISE_STRENGTH, Cache, Pass
 from flag_reasons import reasons
 from flag_scores import by_probability, claim, curve, scores, vote
 from flag_tuning import tune
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from common import RESULTS, machine, save
 
 from engine.device import Launch, choose_precision
 from engine.errors import InputError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from resampling import drawn, limits
 
 from engine.methods.flag_extras import share_of
 from engine.methods.flag_votes import votes_needed
@@ -160,16 +161,11 @@ def _intervals(
     rows: Sequence[Any], measure: Callable[[Sequence[Any]], Values]
 ) -> dict[str, list[float | None]]:
     """Value, and its 2.5 and 97.5 percentiles over draws of rows."""
-    rng = np.random.default_rng(0)
-    drawn = [
-        measure([rows[k] for k in rng.integers(0, len(rows), len(rows))]) for _ in range(DRAWS)
-    ]
+    measured = [measure([rows[k] for k in draw]) for draw in drawn(len(rows), DRAWS)]
     result: dict[str, list[float | None]] = {}
     for name, value in measure(rows).items():
-        several = np.array([d[name] for d in drawn])
-        several = several[~np.isnan(several)]
-        low, high = np.percentile(several, [2.5, 97.5]) if several.size else (np.nan, np.nan)
-        result[name] = [_number(v) for v in (value, low, high)]
+        several = np.array([m[name] for m in measured])
+        result[name] = [_number(v) for v in (value, *limits(several[~np.isnan(several)]))]
     return result
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from resampling import drawn_weights, limits
 from scipy import ndimage
 from skimage.restoration import denoise_tv_chambolle
 
@@ -48,11 +49,9 @@ def interval(
     scenes = len(counts)
     if value is None or scenes < 2:
         return [_rounded(value), None, None]
-    rng = np.random.default_rng(0)
-    weights = rng.multinomial(scenes, np.full(scenes, 1 / scenes), size=RESAMPLES)
-    drawn = [measure(np.tensordot(w, counts, axes=1)) for w in weights]
-    known = [v for v in drawn if v is not None]
-    low, high = np.percentile(known, [2.5, 97.5])
+    weights = drawn_weights(scenes, RESAMPLES)
+    several = [measure(np.tensordot(w, counts, axes=1)) for w in weights]
+    low, high = limits([v for v in several if v is not None])
     return [_rounded(value), _rounded(low), _rounded(high)]
 
 
