@@ -6,26 +6,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from engine.cli.train_flags import flags
 from engine.cli.train_mae import mae
+from engine.cli.train_options import (
+    OUT,
+    Crops,
+    Epochs,
+    LearningRate,
+    Minutes,
+    Patience,
+    PrecisionName,
+    Steps,
+    Threads,
+    show_epoch,
+)
 from engine.cli.train_unet import unet
 from engine.errors import RecipeError
 
 if TYPE_CHECKING:
     from engine.networks.defense_bank import Mode
     from engine.training.defense_options import DefenseProgress, Route
-    from engine.training.options import Progress
     from engine.training.schedule import Precision
 
 app = typer.Typer(no_args_is_help=True, help="Train models on your own images.")
 app.command()(flags)
 app.command()(unet)
 app.command()(mae)
-
-OUT = Console(soft_wrap=True)
 
 
 @app.callback()
@@ -41,16 +49,14 @@ def stardist(
     val_images: Annotated[Path | None, typer.Option(help="Validation images.")] = None,
     val_labels: Annotated[Path | None, typer.Option(help="Their labels.")] = None,
     init: Annotated[str | None, typer.Option(help="Model to start from.")] = None,
-    epochs: Annotated[int, typer.Option(help="Epochs at the most.")] = 100,
-    steps: Annotated[int, typer.Option(help="Steps per epoch.")] = 100,
-    batch: Annotated[int, typer.Option(help="Crops per step.")] = 8,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
-    minutes: Annotated[
-        float | None, typer.Option(help="Time to train; the schedule ends with it.")
-    ] = None,
-    patience: Annotated[int, typer.Option(help="Epochs without progress before it ends.")] = 40,
-    threads: Annotated[int | None, typer.Option(help="Threads of the network.")] = None,
+    epochs: Epochs = 100,
+    steps: Steps = 100,
+    batch: Crops = 8,
+    learning_rate: LearningRate = 1e-3,
+    precision: PrecisionName = "float32",
+    minutes: Minutes = None,
+    patience: Patience = 40,
+    threads: Threads = None,
     seed: Annotated[int, typer.Option(help="Of split, weights and batches.")] = 0,
 ) -> None:
     """Train a StarDist network; given again after a stop, it continues from its last epoch."""
@@ -81,19 +87,9 @@ def stardist(
         threads=threads,
         seed=seed,
     )
-    folder = train_stardist(options, _show)
+    folder = train_stardist(options, show_epoch)
     place = escape(str(folder))
     OUT.print(f"[bold]done[/bold] {place}: use it with --set segment.model={place}")
-
-
-def _show(progress: Progress) -> None:
-    """Print a line for an epoch."""
-    line = (
-        f"epoch {progress.epoch:>4}, {progress.done:>4.0%} done, loss {progress.loss:.4f}, "
-        f"validation {progress.val_loss:.4f} (best {progress.best_val_loss:.4f}), "
-        f"{progress.elapsed_s / 60:.1f} min"
-    )
-    OUT.print(line, highlight=False)
 
 
 @app.command()

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
-from rich.console import Console
 from rich.markup import escape
 
+from engine.cli.train_options import OUT, numbers
 from engine.errors import OutputError, RecipeError
 from engine.training.flag_options import MERGES, MIN_VOTES, STRENGTHS, TAUS, FlagOptions
 
 if TYPE_CHECKING:
     from engine.training.flags import FlagChoice, FlagRow
-
-OUT = Console(soft_wrap=True)
 
 #: Rows of the table that are printed.
 SHOWN = 5
@@ -113,16 +111,7 @@ def _check_out(out: Path | None) -> None:
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:
-    """Numbers with commas between."""
-    try:
-        return tuple(float(word) for word in text.split(","))
-    except ValueError as err:
-        raise RecipeError(
-            where=option,
-            expected="numbers with commas between, such as 0.5,0.7",
-            found=text,
-            remedy="Correct it.",
-        ) from err
+    return numbers(option, text, example=", such as 0.5,0.7")
 
 
 def _show(done: int, total: int) -> None:

@@ -6,9 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from engine.cli.train_options import (
+    OUT,
+    Epochs,
+    LearningRate,
+    Minutes,
+    PrecisionName,
+    Steps,
+    Threads,
+    numbers,
+    show_epoch,
+)
 from engine.errors import RecipeError
 from engine.networks.mae_folder import MaeConfig
 
@@ -16,8 +26,6 @@ if TYPE_CHECKING:
     from engine.networks.mae_folder import ClassInput, Positions
     from engine.training.mae_options import MaeProgress
     from engine.training.schedule import Precision
-
-OUT = Console(soft_wrap=True)
 
 #: Stands for all patches where a number is asked for.
 ALL = -1
@@ -51,16 +59,14 @@ def mae(
     piece: Annotated[
         int, typer.Option(help="Side of the pieces of windows at the start; 0: none.")
     ] = 64,
-    minutes: Annotated[
-        float | None, typer.Option(help="Time to train; the schedule ends with it.")
-    ] = None,
-    epochs: Annotated[int, typer.Option(help="Epochs at the most.")] = 1000,
-    steps: Annotated[int, typer.Option(help="Steps per epoch.")] = 100,
+    minutes: Minutes = None,
+    epochs: Epochs = 1000,
+    steps: Steps = 100,
     batch: Annotated[int, typer.Option(help="Windows per step.")] = 4,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 3e-3,
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "bfloat16",
+    learning_rate: LearningRate = 3e-3,
+    precision: PrecisionName = "bfloat16",
     half: Annotated[bool, typer.Option("--half", help="Write weights as float16.")] = False,
-    threads: Annotated[int | None, typer.Option(help="Threads of the network.")] = None,
+    threads: Threads = None,
     seed: Annotated[int, typer.Option(help="Of split, weights and batches.")] = 0,
 ) -> None:
     """Train a masked autoencoder; given again after a stop, it continues from its last epoch."""
@@ -88,7 +94,7 @@ def mae(
         entropy_limit=entropy_limit,
         val_labels=val_labels,
         foreground=foreground,
-        class_weights=None if class_weights is None else _numbers("--class-weights", class_weights),
+        class_weights=None if class_weights is None else numbers("--class-weights", class_weights),
         blobs=blobs,
         piece=piece,
         epochs=epochs,
@@ -107,30 +113,16 @@ def mae(
 
 def _sizes(option: str, text: str) -> tuple[int, int, int]:
     """Width, blocks and heads."""
-    numbers = _numbers(option, text)
-    if len(numbers) != 3 or any(n != int(n) for n in numbers):
+    found = numbers(option, text)
+    if len(found) != 3 or not all(n.is_integer() for n in found):
         raise RecipeError(
             where=option, expected="width,blocks,heads, such as 96,6,3", found=text,
             remedy="Correct it.",
         )  # fmt: skip
-    return int(numbers[0]), int(numbers[1]), int(numbers[2])
-
-
-def _numbers(option: str, text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(word) for word in text.split(","))
-    except ValueError as err:
-        raise RecipeError(
-            where=option, expected="numbers with commas between", found=text, remedy="Correct it.",
-        ) from err  # fmt: skip
+    return int(found[0]), int(found[1]), int(found[2])
 
 
 def _show(progress: MaeProgress) -> None:
     """Print a line for an epoch."""
     dice = " ".join(f"{value:.3f}" for value in progress.scores.dice)
-    line = (
-        f"epoch {progress.epoch:>4}, {progress.done:>4.0%} done, loss {progress.loss:.4f}, "
-        f"validation {progress.scores.loss:.4f} (best {progress.best_loss:.4f}), Dice {dice}, "
-        f"{progress.elapsed_s / 60:.1f} min"
-    )
-    OUT.print(line, highlight=False)
+    show_epoch(progress, beside=f", Dice {dice}")

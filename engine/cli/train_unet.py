@@ -6,17 +6,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from engine.cli.train_options import (
+    OUT,
+    Crops,
+    LearningRate,
+    Patience,
+    PrecisionName,
+    Steps,
+    Threads,
+    show_epoch,
+)
 from engine.errors import RecipeError
 
 if TYPE_CHECKING:
     from engine.networks.unet_config import Norm
     from engine.training.schedule import Precision
     from engine.training.unet_options import UNetProgress
-
-OUT = Console(soft_wrap=True)
 
 _SOURCES = "Folder of PNG or TIFF images, a TIFF stack, or an OME-Zarr image."
 _OBJECTS = "background,object"
@@ -50,16 +57,16 @@ def unet(
     norm: Annotated[str, typer.Option(help="Normalisation: batch or group.")] = "batch",
     groups: Annotated[int, typer.Option(help="Groups of --norm group.")] = 4,
     epochs: Annotated[int, typer.Option(help="Epochs of a member at the most.")] = 100,
-    steps: Annotated[int, typer.Option(help="Steps per epoch.")] = 50,
-    batch: Annotated[int, typer.Option(help="Crops per step.")] = 8,
+    steps: Steps = 50,
+    batch: Crops = 8,
     size: Annotated[int, typer.Option(help="Side of a crop.")] = 128,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 3e-3,
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    learning_rate: LearningRate = 3e-3,
+    precision: PrecisionName = "float32",
     minutes: Annotated[
         float | None, typer.Option(help="Time to train a member; the schedule ends with it.")
     ] = None,
-    patience: Annotated[int, typer.Option(help="Epochs without progress before it ends.")] = 40,
-    threads: Annotated[int | None, typer.Option(help="Threads of the network.")] = None,
+    patience: Patience = 40,
+    threads: Threads = None,
     half: Annotated[bool, typer.Option("--half", help="Store convolutions as float16.")] = False,
     seed: Annotated[int, typer.Option(help="Of split, subsets, weights and batches.")] = 0,
 ) -> None:
@@ -123,10 +130,4 @@ def _wrong(option: str, expected: str, found: str) -> RecipeError:
 
 def _show(progress: UNetProgress) -> None:
     """Print a line for an epoch."""
-    line = (
-        f"member {progress.member + 1} of {progress.members}, epoch {progress.epoch:>4}, "
-        f"{progress.done:>4.0%} done, loss {progress.loss:.4f}, "
-        f"validation {progress.val_loss:.4f} (best {progress.best_val_loss:.4f}), "
-        f"{progress.elapsed_s / 60:.1f} min"
-    )
-    OUT.print(line, highlight=False)
+    show_epoch(progress, before=f"member {progress.member + 1} of {progress.members}, ")

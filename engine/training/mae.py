@@ -150,8 +150,8 @@ def _prepare(options: MaeTrainOptions, data: Maps, weights: Tensor) -> MaeFittin
 
 def _progress(fitting: MaeFitting, loss: float, scores: MaeScores) -> MaeProgress:
     progress = MaeProgress(
-        epoch=fitting.epoch, done=fitting.done, loss=loss, best_loss=fitting.best_loss,
-        scores=scores, elapsed_s=fitting.elapsed_s,
+        epoch=fitting.epoch, done=fitting.done, loss=loss, val_loss=scores.loss,
+        best_val_loss=fitting.best_loss, elapsed_s=fitting.elapsed_s, scores=scores,
     )  # fmt: skip
     logger.info("%s", progress)
     return progress

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.networks.mae_folder import MaeConfig
+from engine.training.progress import EpochProgress
 from engine.training.schedule import Precision, Schedule, require
 
 #: Shares of masked patches at which a network is scored: table 1 of the source [004].
@@ -103,29 +104,14 @@ class MaeScores:
     class_dice: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class MaeProgress:
-    """How far a training is, at the end of an epoch.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaeProgress(EpochProgress):
+    """How far the training of a masked autoencoder is, at the end of an epoch.
 
     Parameters
     ----------
-    epoch : int
-        Epochs done.
-    done : float
-        Share of the schedule that is used up, in [0, 1].
-    loss : float
-        Mean of the epoch.
-    best_loss : float
-        The best validation loss so far.
     scores : MaeScores
         Of the averaged weights on validation windows.
-    elapsed_s : float
-        Seconds of training so far, over all resumptions.
     """
 
-    epoch: int
-    done: float
-    loss: float
-    best_loss: float
     scores: MaeScores
-    elapsed_s: float

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.training.augment import Augmentation
+from engine.training.progress import EpochProgress
 from engine.training.schedule import Schedule, require
 
 
@@ -60,32 +61,20 @@ class TrainOptions(Schedule):
         return self.but("score_every")
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a training is, at the end of an epoch.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress(EpochProgress):
+    """How far the training of a StarDist network is, at the end of an epoch.
 
     Parameters
     ----------
-    epoch, epochs : int
-        Epochs done and planned.
-    done : float
-        Share of the schedule that is used up, in [0, 1].
-    loss, val_loss, best_val_loss : float
-        Mean of the epoch, of the averaged weights on validation crops, the best so far.
+    epochs : int
+        Planned.
     learning_rate : float
         At the end of the epoch.
-    elapsed_s : float
-        Seconds of training so far, over all resumptions.
     f1 : tuple of float, optional
         F1 on whole validation images at IoU 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, when scored.
     """
 
-    epoch: int
     epochs: int
-    done: float
-    loss: float
-    val_loss: float
-    best_val_loss: float
     learning_rate: float
-    elapsed_s: float
     f1: tuple[float, ...] | None

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from engine.networks.checking import PLAIN_NAMES, is_plain
 from engine.networks.unet_config import Norm, UNetConfig
 from engine.training.augment import Augmentation
+from engine.training.progress import EpochProgress
 from engine.training.schedule import Schedule, require
 
 #: Changes of crops by default: microscopes differ in light, focus and noise.
@@ -103,29 +104,17 @@ class UNetOptions(Schedule):
         return self.but("half", "stardist") | {"member": str(member)}
 
 
-@dataclass(frozen=True, slots=True)
-class UNetProgress:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UNetProgress(EpochProgress):
     """How far the training of an ensemble is, at the end of an epoch of a member.
+
+    Epochs, schedule, losses and time are those of this member.
 
     Parameters
     ----------
     member, members : int
         The member that is trained, from 0, and how many there will be.
-    epoch : int
-        Epochs of this member that are done.
-    done : float
-        Share of this member's schedule that is used up, in [0, 1].
-    loss, val_loss, best_val_loss : float
-        Mean of the epoch, of the averaged weights on validation crops, the best so far.
-    elapsed_s : float
-        Seconds of training of this member so far, over all resumptions.
     """
 
     member: int
     members: int
-    epoch: int
-    done: float
-    loss: float
-    val_loss: float
-    best_val_loss: float
-    elapsed_s: float

@@ -356,6 +356,7 @@ def test_the_command_trains(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "epoch    1, 100% done" in result.output
     assert open_mae(str(out)).config.near_patches is None
-    wrong = CliRunner().invoke(app, [*words[:-2], "--encoder", "16,1"])
-    assert wrong.exit_code != 0
-    assert "width,blocks,heads" in str(wrong.exception)
+    for sizes in ("16,1", "inf,1,2", "16,1.5,2"):
+        wrong = CliRunner().invoke(app, [*words[:-2], "--encoder", sizes])
+        assert wrong.exit_code != 0
+        assert "width,blocks,heads" in str(wrong.exception)
