@@ -10,7 +10,6 @@ A sweep writes one part per region, its record last; the driver sums the parts.
 
 from __future__ import annotations
 
-import io
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +32,11 @@ from engine.methods.intensity import (
 from engine.pixels import open_levels, plane_number, read_pixels, read_sources
 from engine.recipe import NetworkRecipe
 from engine.stages.normalise import Levels
-from engine.store import checksum, pack_arrays, write_atomic
+from engine.store import checksum, pack_arrays, unpack_arrays, write_atomic
 from engine.work import Done
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    from numpy.lib.npyio import NpzFile
 
     from engine.ledger import Record
     from engine.planning import Job, Pass
@@ -244,10 +241,10 @@ def _totals(
     totals = np.zeros((job.frame.channels, BINS), np.int64)
     limits = np.tile(np.array([2**32 - 1, 0], np.int64), (job.frame.channels, 1))
     for region in regions:
-        with _load(part_place(job, name, region)) as data:
-            for k, total in enumerate(totals):
-                total[data[f"bins{k}"]] += data[f"counts{k}"]
-            found = data["limits"]
+        data = _load(part_place(job, name, region))
+        for k, total in enumerate(totals):
+            total[data[f"bins{k}"]] += data[f"counts{k}"]
+        found = data["limits"]
         limits[:, 0] = np.minimum(limits[:, 0], found[:, 0])
         limits[:, 1] = np.maximum(limits[:, 1], found[:, 1])
     for total, (least, most) in zip(totals, limits.tolist(), strict=True):
@@ -260,12 +257,12 @@ def _fine_totals(job: Job, group: int, regions: list[Region]) -> list[dict[int, 
         {int(upper): np.zeros(BINS, np.int64) for upper in bins} for bins in _open_bins(job)[group]
     ]
     for region in regions:
-        with _load(part_place(job, "fine", region)) as data:
-            for k, total in enumerate(totals):
-                keys, counts = data[f"keys{k}"], data[f"counts{k}"]
-                for upper, lower in total.items():
-                    inside = keys >> 16 == upper
-                    lower[keys[inside] & (BINS - 1)] += counts[inside]
+        data = _load(part_place(job, "fine", region))
+        for k, total in enumerate(totals):
+            keys, counts = data[f"keys{k}"], data[f"counts{k}"]
+            for upper, lower in total.items():
+                inside = keys >> 16 == upper
+                lower[keys[inside] & (BINS - 1)] += counts[inside]
     return totals
 
 
@@ -301,9 +298,9 @@ def _lattice(job: Job, regions: Iterable[Region]) -> Levels:
     cells = [-(-n // settings.cell) for n in job.frame.extent]
     found = np.zeros((4, planes, job.frame.channels, *cells), np.float32)
     for region in regions:
-        with _load(part_place(job, "statistics", region)) as data:
-            for (y, x), values in zip(data["at"], data["values"], strict=True):
-                found[:, plane_number(job, region.plane), :, y, x] = values
+        data = _load(part_place(job, "statistics", region))
+        for (y, x), values in zip(data["at"], data["values"], strict=True):
+            found[:, plane_number(job, region.plane), :, y, x] = values
     low, high, least, most = found
     spread = high.max(axis=(2, 3)) - low.min(axis=(2, 3))
     # Few bright objects on a flat ground: no percentile sees them.
@@ -342,18 +339,15 @@ def _open_bins(job: Job) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _read_bins(place: Location, _token: str) -> np.ndarray:
-    with _load(place) as data:
-        return np.asarray(data["bins"])
+    return _load(place)["bins"]
 
 
 def _bins_place(job: Job) -> Location:
     return parts_folder(job.out) / job.digests["statistics"][:16] / "bins.npz"
 
 
-def _load(place: Location) -> NpzFile:
-    """Open an npz file without a pickle in it."""
-    found: NpzFile = np.load(io.BytesIO(place.read_bytes()), allow_pickle=False)
-    return found
+def _load(place: Location) -> dict[str, np.ndarray]:
+    return unpack_arrays(place.read_bytes())
 
 
 def _save(place: Location, arrays: dict[str, np.ndarray]) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+# NumPy parses the header of each array as Python source, which fails now and then in two threads at
+# once before Python 3.12.2 (python/cpython#106905, "AST constructor recursion depth mismatch").
+_PARSING = Lock()
 
 
 def pack_arrays(arrays: Mapping[str, np.ndarray], *, compress: bool = False) -> bytes:
@@ -35,5 +40,5 @@ def unpack_arrays(data: bytes) -> dict[str, np.ndarray]:
     ValueError
         If one holds objects.
     """
-    with np.load(io.BytesIO(data), allow_pickle=False) as found:
+    with _PARSING, np.load(io.BytesIO(data), allow_pickle=False) as found:
         return {name: found[name] for name in found.files}
