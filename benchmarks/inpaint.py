@@ -14,8 +14,8 @@ weights: where no model is named, they are random, of the shape of the bundled o
     all            the same as aligned, and one more uncertain patch in every window's own part:
                    all windows run
     nothing        nothing is uncertain: what it costs to look
-    batched        windows of the row "aligned", as the stage runs them: `--launch` windows' worth
-                   of tokens at once, padded to the ladder
+    batched        windows of the row "aligned", as the stage runs them on a GPU: `--launch`
+                   windows' worth of tokens at once, padded to the ladder
     one, ladder    the same windows one by one, padded to the ladder; on a CPU no pixel may differ
     one, whole     the same windows one by one, padded to all their tokens, as without a ladder
     ensemble       the stage that runs the members over tiles of an image of `--image` pixels

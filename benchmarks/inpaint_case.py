@@ -17,7 +17,7 @@ from engine.networks.unet import UNet, stored_state
 from engine.networks.unet_config import UNetConfig
 from engine.phantom import CLASSES, UNSEEN, make_truth
 from engine.stages.base import Frame, Place, Raster
-from engine.stages.inpaint import Inpaint
+from engine.stages.inpaint import Inpaint, pixels_at_once
 from engine.stages.semantic import Segment
 from tiling import Tiling
 
@@ -43,7 +43,7 @@ class Case:
         self.ensemble = open_ensemble(options.ensemble)
         self.place = Place((), self.launch)
         self.frame = Frame((), (options.side, options.side), 1, "uint16")
-        pixels = options.launch * self.mae.config.window**2
+        pixels = pixels_at_once(self.launch, self.mae.config.window)
         self.stage = Inpaint(self.frame, self.mae, THRESHOLD, pixels, self.frame.bounds)
 
     def classes(self) -> np.ndarray:

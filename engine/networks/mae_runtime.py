@@ -1,8 +1,8 @@
 """Masked autoencoders at work: windows of class maps in, the same with masked patches filled in.
 
 A window's tokens are padded to the next rung of a fixed ladder, which its own content alone
-decides, and windows of equal rungs run together. So the windows beside it, their number and their
-order change no bit of its answer on a CPU.
+decides; windows of equal rungs run together, or each alone. The windows beside it, their number and
+their order change no bit of its answer on a CPU.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class Inpainter:
     module : MaskedAutoencoder
         In evaluation mode.
     launch : Launch
-        Device, precision, and how many whole windows' worth of tokens run at once.
+        Device, precision, and how many whole windows' worth of tokens run at once; with one, each
+        window runs alone.
     """
 
     def __init__(self, module: MaskedAutoencoder, launch: Launch) -> None:
@@ -69,6 +70,7 @@ class Inpainter:
         self.device = torch.device(launch.device)
         self._module = module
         self._tokens = launch.tiles * module.config.tokens
+        self._alone = launch.tiles == 1
         self._rungs = np.array(ladder(module.config.tokens))
 
     def fill(
@@ -164,7 +166,7 @@ class Inpainter:
         for pair in np.unique(rungs, axis=0):
             group = runs[(rungs == pair).all(axis=1)]
             lengths = (int(pair[0]), int(pair[1]))
-            most = max(1, self._tokens // max(lengths))
+            most = 1 if self._alone else max(1, self._tokens // max(lengths))
             count = -(-len(group) // most)
             edges = [round(k * len(group) / count) for k in range(count + 1)]
             for a, b in pairwise(edges):
@@ -225,7 +227,7 @@ def open_inpainter(model: MaeFolder, launch: Launch) -> Inpainter:
     model : MaeFolder
         As `engine.networks.mae_folder.open_mae` gives it.
     launch : Launch
-        Device, precision, and how many whole windows' worth of tokens run at once.
+        As for `Inpainter`.
 
     Returns
     -------

@@ -19,7 +19,7 @@ from engine.planning.passes import job_passes
 from engine.recipe import NetworkRecipe, StarDistRecipe
 from engine.stages.base import Pipeline
 from engine.stages.flags import Flags
-from engine.stages.inpaint import Inpaint
+from engine.stages.inpaint import Inpaint, pixels_at_once
 from engine.stages.normalise import Levels, Normalise
 from engine.stages.semantic import Entropy, Segment
 from engine.stages.stardist import Candidates, Instances
@@ -220,7 +220,7 @@ class Job:
         if settings is None or self.mae is None:
             msg = "a job that repairs nothing has no such stages"
             raise TypeError(msg)
-        pixels = self._launch.tiles * self.network.tiling.tile**2
+        pixels = pixels_at_once(self._launch, self.network.tiling.tile)
         wanted = settings.threshold, pixels, self.area, settings.prior_weight
         return Pipeline((Inpaint(self.frame, self.mae, *wanted),))
 

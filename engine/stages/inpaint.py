@@ -14,11 +14,21 @@ from tiling import Box, Lattice, Tiling
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from engine.device import Launch
     from engine.networks.mae_folder import MaeFolder
     from engine.stages.base import Frame
 
 #: Windows that are cut out and filled in at once.
 MOST_WINDOWS = 256
+
+
+def pixels_at_once(launch: Launch, tile: int) -> int:
+    """Pixels of the windows that run at once: as many as in a launch of tiles; none on a CPU.
+
+    There windows together are no faster than alone (`benchmarks/inpaint.py`), and oneDNN keeps a
+    kernel for every number of them: 530 MiB after a map of 4096 x 4096.
+    """
+    return 0 if launch.device == "cpu" else launch.tiles * tile**2
 
 
 @dataclass(frozen=True)
@@ -81,7 +91,8 @@ class Inpaint(Stage):
     threshold : float
         Mean entropy above which a patch is masked.
     launch_pixels : int
-        Pixels per launch of the other networks; as many go through this one.
+        Pixels of the windows that run at once, from `pixels_at_once`; each runs alone where that
+        is less than two.
     area : Box
         Part of every plane that is done: beyond it nothing is known, and nothing is told.
     prior_weight : float or None
