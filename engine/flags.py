@@ -100,8 +100,8 @@ def flag_region(job: Job, region: Region) -> Done:
     }
     levels = open_levels(job)
 
-    def run(launch: Launch) -> Made:
-        pipeline = job.with_launch(launch).flag_pipeline(levels, bank, index.reach)
+    def run(trial: Job, launch: Launch) -> Made:
+        pipeline = trial.flag_pipeline(levels, bank, index.reach)
         return pipeline.run_from(given, wanted, Place(region.plane, launch))
 
     made = compute_on_device(job, region, run)

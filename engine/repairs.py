@@ -50,8 +50,8 @@ def repair_region(job: Job, region: Region) -> Done:
         maps = [_known(job, name, region, box).data for name in layers]
         given["class_probability"] = Raster(box, np.concatenate(maps))
 
-    def run(launch: Launch) -> Made:
-        pipeline = job.with_launch(launch).repair_pipeline()
+    def run(trial: Job, launch: Launch) -> Made:
+        pipeline = trial.repair_pipeline()
         return pipeline.run_from(given, wanted, Place(region.plane, launch))
 
     made = compute_on_device(job, region, run)

@@ -106,15 +106,18 @@ def _segment(job: Job, region: Region, raster: Raster, halo: int) -> Made:
     """Run the stages that segment a region."""
     wanted, levels = job.wanted(region.core), open_levels(job)
 
-    def run(launch: Launch) -> Made:
-        pipeline = job.with_launch(launch).pipeline(levels, halo)
+    def run(trial: Job, launch: Launch) -> Made:
+        pipeline = trial.pipeline(levels, halo)
         return pipeline.run(raster, wanted, Place(region.plane, launch))
 
-    return compute_on_device(job, region, run)
+    several = job.ensemble is not None and len(job.ensemble.members) > 1
+    return compute_on_device(job, region, run, turns=several)
 
 
-def compute_on_device(job: Job, region: Region, run: Callable[[Launch], Made]) -> Made:
-    """Run stages on the device; with smaller launches where it has no memory.
+def compute_on_device(
+    job: Job, region: Region, run: Callable[[Job, Launch], Made], *, turns: bool = False
+) -> Made:
+    """Run stages on the device; with less of it at once where it has no memory.
 
     Parameters
     ----------
@@ -123,12 +126,15 @@ def compute_on_device(job: Job, region: Region, run: Callable[[Launch], Made]) -
     region : Region
         For messages.
     run : callable
-        Runs the stages with a launch.
+        Runs the stages of a job with its launch.
+    turns : bool
+        Whether they run members of an ensemble, which can be on the device one after the other.
 
     Returns
     -------
     Made
-        What the stages made; its notes name the tiles of a launch where it took a smaller one.
+        What the stages made; its notes name the tiles of a launch where it took a smaller one, and
+        ``in_turn`` where members took turns that were not planned to.
 
     Raises
     ------
@@ -138,36 +144,45 @@ def compute_on_device(job: Job, region: Region, run: Callable[[Launch], Made]) -
     Notes
     -----
     The first failure may be another process's fault: the region is tried once more alone, after
-    the memory that is cached was given back, before launches are halved. A tile's output does not
-    depend on the others of its launch (bits on a CPU; the stated tolerance on a GPU).
+    the memory that is cached was given back, before launches are halved; members take turns last.
+    A tile's output does not depend on the others of its launch (bits on a CPU; the stated
+    tolerance on a GPU).
     """
     if job.launch is None:
         msg = "a job that segments has a launch"
         raise TypeError(msg)
-    sizes = [job.launch.tiles] + [job.launch.tiles >> k for k in range(20) if job.launch.tiles >> k]
+    most = job.launch.tiles
+    launches = [replace(job.launch, tiles=n) for n in (most, *_halves(most))]
+    trials = [(job.with_launch(launch), launch) for launch in launches]
+    if turns and not job.in_turn:
+        trials.append((replace(trials[-1][0], in_turn=True), launches[-1]))
     with DEVICE_LOCK:
-        for tiles, following in zip(sizes, [*sizes[1:], 0], strict=True):
-            launch = replace(job.launch, tiles=tiles)
+        for k, (trial, launch) in enumerate(trials):
             try:
-                made = run(launch)
-                if tiles == job.launch.tiles:
-                    return made
-                return replace(made, notes={**made.notes, "launch": tiles})
+                made = run(trial, launch)
+                notes = {"launch": launch.tiles} if launch.tiles < most else {}
+                notes |= {"in_turn": 1} if trial.in_turn and not job.in_turn else {}
+                return replace(made, notes={**made.notes, **notes}) if notes else made
             except Exception as err:
                 if not is_out_of_memory(err):
                     raise
-                if not following:
+                if k + 1 == len(trials):
                     raise RegionError(
                         where=str(region),
-                        expected=f"memory on the device for a launch of {tiles} tile",
+                        expected="memory on the device for a launch of 1 tile",
                         found=f"{type(err).__name__}: {err}",
                         remedy="Lower resources.region, or end what else uses the device.",
                     ) from err
-                _LOG.warning("%s: no memory for %d tiles, next %d", region, tiles, following)
+                _LOG.warning("%s: no memory for %d tiles, next less", region, launch.tiles)
             # Outside of the handler, which would keep the arrays of its traceback alive.
             release_memory(launch.device)
-    msg = "a launch has at least one tile"
+    msg = "there is a first trial"
     raise ValueError(msg)
+
+
+def _halves(tiles: int) -> list[int]:
+    """As many tiles once more, then half of them, down to one."""
+    return [tiles >> k for k in range(tiles.bit_length())]
 
 
 def copy_region(job: Job, region: Region) -> Done:

@@ -6,6 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from engine.stages.base import SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -38,8 +40,10 @@ class _Sums:
             if isinstance(value, int | float):
                 self.total[name] += value
                 self.largest[name] = max(value, self.largest.get(name, value))
-        if "launch" in record.notes and len(self.smaller_launches) < _LISTED:
-            self.smaller_launches.append(f"{record.region}: {record.notes['launch']} tiles")
+        less = [f"{record.notes['launch']} tiles"] if "launch" in record.notes else []
+        less += ["members in turn"] if "in_turn" in record.notes else []
+        if less and len(self.smaller_launches) < _LISTED:
+            self.smaller_launches.append(f"{record.region}: {', '.join(less)}")
 
 
 # Regions that a report names before it only counts them.
@@ -70,6 +74,7 @@ def summarise(plan: Plan, records: Mapping[str, Iterable[Record]]) -> dict[str, 
         "regions": {name: s.regions for name, s in sums.items()},
         "regions_tried_again": sum(s.again for s in sums.values()),
         "task_seconds": {name: round(s.seconds, 3) for name, s in sums.items()},
+        "stage_seconds": _stages(sums.values()),
         "worker_bytes_projected": plan.worker_bytes,
         "worker_bytes_peak": max((s.peak for s in sums.values()), default=0),
     }
@@ -87,6 +92,17 @@ def summarise(plan: Plan, records: Mapping[str, Iterable[Record]]) -> dict[str, 
     if "labels" in sums and sums["labels"].regions:
         report |= _objects(sums["labels"])
     return report
+
+
+def _stages(sums: Iterable[_Sums]) -> dict[str, float]:
+    """Sum what each stage took, over all regions: seconds of workers, which wait for each other."""
+    found: dict[str, float] = {}
+    for done in sums:
+        for name, value in done.total.items():
+            stage, _, what = name.partition(".")
+            if what == SECONDS:
+                found[stage] = round(found.get(stage, 0.0) + value, 3)
+    return found
 
 
 def _network(done: _Sums) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from tiling import Box
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from engine.device import Launch
+
+#: What a pipeline notes of each of its stages, beside what the stage says itself.
+SECONDS = "seconds"
 
 
 @dataclass(frozen=True)
@@ -212,14 +216,23 @@ class Pipeline:
             What the stages take beside what they make for each other.
         wanted, place
             As for `run`.
+
+        Returns
+        -------
+        Made
+            Products that are wanted, and sparse ones of all stages; notes of each stage under its
+            name, the seconds that it took among them.
         """
         boxes = self.fold(wanted)
         products: dict[str, Any] = dict(given)
         notes: dict[str, float] = {}
         for k, stage in enumerate(self.stages):
+            start = perf_counter()
             made = stage.run(products, boxes, place)
+            seconds = round(perf_counter() - start, 3)
             products.update(made.products)
             notes.update({f"{stage.name}.{key}": value for key, value in made.notes.items()})
+            notes[f"{stage.name}.{SECONDS}"] = seconds
             later = {name for one in self.stages[k + 1 :] for name in one.needs(boxes)}
             for name in [n for n, one in products.items() if isinstance(one, Raster)]:
                 # A map that nobody takes any more would wait for what is written.

@@ -100,6 +100,9 @@ class Segment(Stage):
         classes = len(self.ensemble.classes)
         mean = np.zeros((classes, *plan.output.shape), np.float32)
         counts = np.zeros(mean.shape, np.uint8) if self.votes else None
+        for member in members if self.in_turn else ():
+            # A trial before this one may have left all of them on the device.
+            release_member(member)
         for member in members:
             network = open_member(member, place.launch)
             sums = BandSums(plan, classes, network.device)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tifffile
+import torch
 from journeys import Runner, read, save_image
 from scipy import ndimage
 from semantics import make_ensemble, make_mae
@@ -106,6 +107,10 @@ def test_both_sides_of_a_seam_say_what_they_saw(
 
     report = json.loads((whole / ".tilewright" / "report.json").read_text())
     assert report["class_seams"] == {"pixels": 0, "differing": 0}
+    assert set(report["stage_seconds"]) == {"normalise", "ensemble", "entropy", "inpaint"}
+    spent, passes = report["stage_seconds"], report["task_seconds"]
+    assert 0 < spent["inpaint"] <= passes["repair"]
+    assert 0 < sum(spent.values()) - spent["inpaint"] <= passes["regions"]
     # Two lines down and two across, of two planes, before repair and after; corners count twice.
     lines = 2 * 2 * (391 + 2 * 250) + 2 * 2 * 2
     assert seams(tmp_path / "sound.ome.zarr", 192) == {"pixels": lines, "differing": 0}
@@ -337,6 +342,35 @@ def test_members_in_turn_give_the_same_one_at_a_time(
     run(run_recipe, image, out, recipe, "resources.threads=1", "resources.region=448")
     np.testing.assert_array_equal(read(whole, MAPS[2]), read(out, MAPS[2]))
     assert most == [1]
+
+
+def test_members_take_turns_where_the_device_has_no_memory_for_all(
+    image: Path, tmp_path: Path, run_recipe: Runner, recipe: str, whole: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    alive: weakref.WeakSet[object] = weakref.WeakSet()
+    refused: list[int] = []
+
+    def opened(member: Member, launch: Launch) -> OpenMember:
+        gc.collect()
+        if len(alive) > 1:
+            refused.append(launch.tiles)
+            msg = "CUDA out of memory. Tried to allocate 2.00 GiB"
+            raise torch.OutOfMemoryError(msg)
+        network = open_member(member, launch)
+        alive.add(network._module)
+        return network
+
+    monkeypatch.setattr("engine.networks.ensemble_runtime.open_member", opened)
+    out = tmp_path / "out.ome.zarr"
+    settings = ("resources.threads=1", "resources.region=448", "resources.launch=2")
+    run(run_recipe, image, out, recipe, *settings)
+    np.testing.assert_array_equal(read(whole, MAPS[2]), read(out, MAPS[2]))
+    # As planned, once more alone, then one tile; of two planes.
+    assert refused == [2, 2, 1] * 2
+    report = json.loads((out / ".tilewright" / "report.json").read_text())
+    assert len(report["smaller_launches"]) == 2
+    assert all(one.endswith(": 1 tiles, members in turn") for one in report["smaller_launches"])
 
 
 @pytest.mark.parametrize("setting", ["min_area=40", "connectivity=8"])
