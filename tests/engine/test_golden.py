@@ -38,6 +38,7 @@ VERSION_OF = {
     "repairs": "mae.stage or pass.repair",
     "cells": "pass.objects",
     "parts": "pass.objects",
+    "seams": "pass.seams",
 }
 
 #: A class map with all that may follow it, by networks with random weights.
@@ -108,10 +109,11 @@ def semantic(place: Path, image: Path, out: Path, run_recipe: Runner) -> dict[st
         "mae": make_mae(place / "mae", names),
     }
     (place / "classes.yaml").write_text(SEMANTIC.format(**networks))
-    settings = ("storage.chunk=64", "storage.shard=128")
-    run_recipe(image, out, *settings, recipe=str(place / "classes.yaml"))
+    settings = ("storage.chunk=64", "storage.shard=128", "resources.region=128")
+    report = run_recipe(image, out, *settings, recipe=str(place / "classes.yaml")).report
     outputs = {name: read(out, f"labels/{name}/0") for name in ("classes_initial", "classes")}
     outputs |= {"entropy": read(out, "maps/entropy/0"), "cells": read(out, "labels/cells/0")}
+    outputs["seams"] = np.array(list(report["class_seams"].values()))
     for key, name in (("repairs", "repairs"), ("parts", "cells")):
         table = pq.read_table(out / f"tables/{name}.parquet").to_pandas()
         table = table.sort_values(["y0", "x0", "y1", "x1"])
