@@ -13,13 +13,14 @@ import zarr
 
 import engine
 from engine.stages.base import Frame, Place, Raster
-from engine.stages.inpaint import Inpaint
+from engine.stages.inpaint import Inpaint, pixels_at_once
 from engine.stages.semantic import Entropy, Segment
 
 if TYPE_CHECKING:
     from engine.device import Launch
     from engine.networks.ensemble import Ensemble
     from engine.networks.mae_folder import MaeFolder
+    from engine.stages.base import Made
 
 #: As the recipe `mitochondria`, but for percentiles of each plane, since images are normalised one
 #: by one in training.
@@ -58,10 +59,13 @@ class Maps:
     entropy: np.ndarray
     probability: tuple[zarr.Array, ...]
 
+    def stored_mean(self, plane: int) -> np.ndarray:
+        """255 times the mean probability of one plane: (C, Y, X) uint8."""
+        return np.stack([np.asarray(one[plane]) for one in self.probability])
+
     def mean(self, plane: int) -> np.ndarray:
         """Mean probability of one plane: (C, Y, X) float32."""
-        stored = np.stack([np.asarray(one[plane]) for one in self.probability])
-        return stored.astype(np.float32) / 255
+        return self.stored_mean(plane).astype(np.float32) / 255
 
 
 @dataclass(frozen=True)
@@ -112,27 +116,38 @@ class Networks:
         )
         return Maps(*maps, tuple(probability))
 
-    def repair(self, maps: Maps, planes: range, threshold: float) -> tuple[np.ndarray, int]:
-        """Repair some planes at another threshold, by the stage; windows left as they were."""
-        frame = Frame((), maps.initial.shape[1:], 1, "uint16")
-        pixels = self.launch.tiles * self.mae.config.window**2
-        stage = Inpaint(frame, self.mae, threshold, pixels, frame.bounds)
-        facts = (self.mae.sha256, threshold, self.launch, Inpaint.version)
+    def repair(
+        self, maps: Maps, planes: range, threshold: float, prior_weight: float | None = None
+    ) -> tuple[np.ndarray, int]:
+        """Repair some planes at another threshold, by the stage; windows left as they were.
+
+        With a weight of the prior, the ensemble's mean probabilities have their say too.
+        """
         stacks = maps.initial[planes.start : planes.stop], maps.entropy[planes.start : planes.stop]
+        facts = [self.mae.sha256, threshold, self.launch, Inpaint.version]
+        if prior_weight is not None:
+            facts += [self.ensemble.sha256, prior_weight]
         file = self.folder / f"repair-{digest(np.stack(stacks), *facts)}.npz"
         if not file.exists():
-            found, left = [], 0
-            for classes, entropy in zip(*stacks, strict=True):
-                given = {
-                    "classes_initial": Raster(frame.bounds, classes[None]),
-                    "entropy": Raster(frame.bounds, entropy[None]),
-                }
-                made = stage.run(given, {"classes": frame.bounds}, Place((), self.launch))
-                found.append(made.products["classes"].data[0])
-                left += int(made.notes["left"])
-            write_arrays(file, classes=np.stack(found), left=np.array(left))
+            made = [self._repair(maps, plane, threshold, prior_weight) for plane in planes]
+            found = np.stack([one.products["classes"].data[0] for one in made])
+            left = sum(int(one.notes["left"]) for one in made)
+            write_arrays(file, classes=found, left=np.array(left))
         with np.load(file) as arrays:
             return arrays["classes"], int(arrays["left"])
+
+    def _repair(self, maps: Maps, plane: int, threshold: float, prior_weight: float | None) -> Made:
+        """Repair one plane by the stage."""
+        frame = Frame((), maps.initial.shape[1:], 1, "uint16")
+        pixels = pixels_at_once(self.launch, self.mae.config.window)
+        stage = Inpaint(frame, self.mae, threshold, pixels, frame.bounds, prior_weight)
+        given = {
+            "classes_initial": Raster(frame.bounds, maps.initial[plane][None]),
+            "entropy": Raster(frame.bounds, maps.entropy[plane][None]),
+        }
+        if prior_weight is not None:
+            given["class_probability"] = Raster(frame.bounds, maps.stored_mean(plane))
+        return stage.run(given, {"classes": frame.bounds}, Place((), self.launch))
 
     def _recipe(self, entropy: str) -> str:
         return RECIPE.format(

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from mae_joined import WEIGHTS, join
 from mae_maps import THRESHOLD, Maps, Networks
 from mae_measures import (
     PLAUSIBILITY,
@@ -28,8 +27,9 @@ from mae_measures import (
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 TV_WEIGHTS = (0.1, 0.3, 1.0)
 
-#: Thresholds at which the joined repair is tried.
+#: Thresholds at which the joined repair is tried, and weights of the autoencoder's prior.
 JOINED_THRESHOLDS = (0.2, 0.3, 0.4)
+WEIGHTS = (0.25, 0.5, 1.0)
 
 
 KeyT = TypeVar("KeyT", float, str)
@@ -107,8 +107,8 @@ def choose(case: Case, networks: Networks) -> dict[str, Any]:
         labels = [smooth_labels(case.maps.mean(p), weight) for p in case.planes]
         smooth[weight] = {"mean_foreground": interval(case.counts(labels), mean_foreground)}
     for threshold in JOINED_THRESHOLDS:
-        maps = join(networks, case.maps, case.planes, threshold)
-        for weight, found in zip(WEIGHTS, maps, strict=True):
+        for weight in WEIGHTS:
+            found, _ = networks.repair(case.maps, case.planes, threshold, weight)
             after = case.counts(list(found), case.areas(threshold))
             joined[f"{threshold}, {weight}"] = {
                 "mean_foreground": interval(case.counts(list(found)), mean_foreground),
@@ -144,8 +144,8 @@ def score(case: Case, networks: Networks, chosen: dict[str, Any]) -> dict[str, A
     joined_areas = {}
     for title, key in (("joined", "joined at 0.4"), ("joined, chosen", "joined")):
         threshold, weight = (float(word) for word in chosen[key].split(", "))
-        maps = join(networks, case.maps, case.planes, threshold)
-        found[title] = list(maps[WEIGHTS.index(weight)])
+        maps, _ = networks.repair(case.maps, case.planes, threshold, weight)
+        found[title] = list(maps)
         joined_areas[title] = case.areas(threshold)
     wrong = [one != true for one, true in zip(case.initial, case.truths, strict=True)]
     table = {"control": case.truths} | found

@@ -139,6 +139,11 @@ def test_maps_are_those_of_the_engine_and_kept(
     repaired, _ = networks.repair(maps, range(2), maps_of.THRESHOLD)
     np.testing.assert_array_equal(repaired, maps.repaired)
     assert (repaired != maps.initial).any()
+    # Weighed so heavily, the prior decides alone; with the ensemble's word it decides otherwise.
+    alone, joined = (networks.repair(maps, range(2), maps_of.THRESHOLD, w)[0] for w in (1e9, 0.25))
+    np.testing.assert_array_equal(alone, repaired)
+    assert (joined != repaired).any()
+    assert (joined != maps.initial).any()
     mean = maps.mean(1)
     chosen = np.take_along_axis(mean, maps.initial[1][None].astype(int), axis=0)[0]
     np.testing.assert_array_equal(chosen, mean.max(axis=0))
