@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-mitochondria demo-full test test-slow test-faults test-cluster test-slurm check bench tiles score clean
+.PHONY: help install demo demo-mitochondria demo-full test test-slow test-faults test-cluster test-slurm test-kubernetes check bench tiles score clean
 
 help:
 	@echo "make demo       segment a real image on a local cluster and look at it (3 minutes)"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-slow  the tests that take longer"
 	@echo "make test-cluster  runs through Dask-Gateway and separate schedulers, workers killed"
 	@echo "make test-slurm  a run through a Slurm of one node (Debian's slurm-wlm and munge, as root)"
+	@echo "make test-kubernetes  runs on the Kubernetes of KUBECONFIG, pods deleted (deploy/README.md)"
 	@echo "make test-faults N=40  runs that are killed, damaged and starved, against whole ones"
 	@echo "make bench      throughput and memory, beside the peers"
 	@echo "make tiles      how tile settings change the score, on validation images"
@@ -45,8 +46,10 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Processes of tests, or runs of test-faults, at once.
+JOBS ?= 2
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" -n $(JOBS) --dist loadfile
 
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
@@ -57,10 +60,14 @@ test-cluster: $(STAMP)
 test-slurm: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cluster/test_slurm.py tests/deploy/test_batch_script.py
 
-# Seeds, those of them with the bundled network, how many at once; STORE is a folder or s3:// prefix.
+# IMAGE and STORE, which its pods can reach, for any Kubernetes but that of tests/support.
+test-kubernetes: $(STAMP)
+	TEST_KUBERNETES=1 IMAGE=$(IMAGE) STORE=$(STORE) OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest tests/cluster/test_kubernetes.py tests/cluster/test_kubernetes_deploy.py
+
+# Seeds, those of them with the bundled network; STORE is a folder or s3:// prefix.
 N ?= 40
 REAL ?= $(shell expr $(N) / 20)
-JOBS ?= 2
 test-faults: $(STAMP)
 	$(BIN)/python -m tests.faults --seeds 0:$(N) --real $(REAL) --jobs $(JOBS) \
 		$(if $(STORE),--store $(STORE)) --save benchmarks/results/faults.json
