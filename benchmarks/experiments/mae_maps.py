@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tifffile
@@ -57,7 +57,7 @@ class Maps:
     initial: np.ndarray
     repaired: np.ndarray
     entropy: np.ndarray
-    probability: tuple[zarr.Array, ...]
+    probability: tuple[zarr.Array[Any], ...]
 
     def stored_mean(self, plane: int) -> np.ndarray:
         """255 times the mean probability of one plane: (C, Y, X) uint8."""
@@ -108,13 +108,14 @@ class Networks:
             if not outcome.complete:
                 raise RuntimeError(f"the run failed: {outcome.failures}")
             done.touch()
+
+        def stored(name: str) -> zarr.Array[Any]:
+            return zarr.open_array(out / name / "0", mode="r")
+
         names = ("labels/classes_initial", "labels/classes", "maps/entropy")
-        maps = (np.asarray(zarr.open_array(out / name / "0", mode="r")[...]) for name in names)
-        probability = (
-            zarr.open_array(out / "maps" / "probability" / name / "0", mode="r")
-            for name in self.ensemble.classes
-        )
-        return Maps(*maps, tuple(probability))
+        initial, repaired, doubt = (np.asarray(stored(name)[...]) for name in names)
+        probability = [stored(f"maps/probability/{name}") for name in self.ensemble.classes]
+        return Maps(initial, repaired, doubt, tuple(probability))
 
     def repair(
         self, maps: Maps, planes: range, threshold: float, prior_weight: float | None = None
@@ -176,7 +177,7 @@ def write_arrays(file: Path, **arrays: np.ndarray) -> None:
     """Write arrays; the file appears complete or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".part.npz")
-    np.savez_compressed(partial, **arrays)
+    np.savez_compressed(partial, allow_pickle=False, **arrays)
     partial.rename(file)
 
 

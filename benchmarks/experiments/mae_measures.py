@@ -204,8 +204,8 @@ def plausibility(maps: Sequence[np.ndarray], smallest: int) -> dict[str, list[fl
         known = [[v for v in column if v is not None] for column in values]
         rows.append([[sum(column), len(column)] for column in known])
     every = np.array(rows, float)
-    found = {name: interval(every[:, k], ratio) for k, name in enumerate(PLAUSIBILITY)}
-    return {"objects": [int(every[:, 0, 1].sum())]} | found
+    found: dict[str, list[float | None]] = {"objects": [int(every[:, 0, 1].sum())]}
+    return found | {n: interval(every[:, k], ratio) for k, n in enumerate(PLAUSIBILITY)}
 
 
 def fill_by_neighbours(classes: np.ndarray, doubtful: np.ndarray, n_classes: int) -> np.ndarray:

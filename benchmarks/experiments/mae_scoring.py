@@ -178,8 +178,10 @@ def nearer(table: dict[str, dict[str, list[float | None]]], title: str) -> dict[
     found: dict[str, bool | None] = {}
     for name in PLAUSIBILITY:
         aim, before, after = (table[row][name][0] for row in ("control", "initial", title))
-        known = aim is not None and before is not None and after is not None
-        found[name] = abs(after - aim) < abs(before - aim) if known else None
+        if aim is None or before is None or after is None:
+            found[name] = None
+        else:
+            found[name] = abs(after - aim) < abs(before - aim)
     return found
 
 
