@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 _SECTIONS = {"storage", "resources"}
 
+#: What a recipe of each method may hold.
+_METHODS = {"identity": IdentityRecipe, "semantic": SemanticRecipe, "stardist": StarDistRecipe}
+
 #: Rules that pydantic words for programmers, by its type of error.
 _RULES = {
     "greater_than_equal": "at least {ge}",
@@ -189,12 +192,14 @@ def _refusal(error: ErrorDetails, where: str) -> RecipeError:
     path = _path(error["loc"])
     place = ".".join(path) or "the document"
     if error["type"] == "extra_forbidden":
-        near = _nearest(path[-1], _known_keys(path[:-1]))
+        method = str(error["loc"][1]) if error["loc"][0] == "recipe" else ""
+        known, others = _known_keys(path[:-1], method), _known_keys(path[:-1])
+        near = "" if path[-1] in others else _nearest(path[-1], known)
         return RecipeError(
             where=f"{where}, {place}",
-            expected="a known setting",
-            found=f"'{path[-1]}'",
-            remedy=near or f"Known here: {', '.join(_known_keys(path[:-1]))}.",
+            expected=f"a known setting of the method {method}" if method else "a known setting",
+            found=f"'{path[-1]}'" + (", which another method has" if path[-1] in others else ""),
+            remedy=near or f"Known here: {', '.join(known)}.",
         )
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return RecipeError(
@@ -260,10 +265,10 @@ def _shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _known_keys(path: Sequence[str]) -> list[str]:
-    """Keys that may stand in a section, over all methods."""
+def _known_keys(path: Sequence[str], method: str = "") -> list[str]:
+    """Keys that may stand in a section, of a method or of all."""
     whole = not path
-    models: list[Any] = [IdentityRecipe, SemanticRecipe, StarDistRecipe]
+    models: list[Any] = [m for name, m in _METHODS.items() if method in ("", name)]
     if path and path[0] in _SECTIONS:
         models = [{"storage": Storage, "resources": Resources}[path[0]]]
         path = path[1:]

@@ -95,6 +95,21 @@ def refusal(*overrides: str) -> str:
     return str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "setting", "said"),
+    [
+        ("nuclei-refined", "classes.precision=float32", "'precision', which another method has"),
+        ("nuclei-refined", "classes.precision=float32", "Known here: ensemble, entropy, keep"),
+        ("mitochondria", "flags.tau=3", "of the method semantic, found 'flags', which another"),
+        ("mitochondria", "classes.ensembl=x", "found 'ensembl'. Did you mean 'ensemble'?"),
+    ],
+)
+def test_a_setting_of_another_method_is_told_as_such(recipe: str, setting: str, said: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        load_settings(recipe, [setting])
+    assert said in str(refused.value)
+
+
 def test_every_field_has_another_value_to_try() -> None:
     assert set(OTHER) | {"method"} == set(leaves(StarDistRecipe))
 
