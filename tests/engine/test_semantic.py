@@ -434,3 +434,50 @@ def test_an_image_smaller_than_a_window(
     assert run_recipe(image, cut, *settings, recipe=recipe).complete
     for name in MAPS:
         np.testing.assert_array_equal(read(out, name), read(cut, name))
+
+
+STARS = """
+method: stardist
+tiling: {{tile: 224, overlap: 56, margin: 20}}
+segment: {{model: {model}, precision: bfloat16}}
+classes:
+  ensemble: {ensemble}
+  entropy: vote
+  keep: [background, object]
+  repair: {{model: {mae}, threshold: 0.5, prior_weight: 0.5}}
+  objects: {{name: parts, min_area: 9}}
+"""
+
+
+def test_stars_and_classes_of_one_read_do_not_depend_on_the_cut(
+    tmp_path: Path, run_recipe: Runner, nuclei: np.ndarray, model: str
+) -> None:
+    names = ("background", "object")
+    networks = {
+        "ensemble": make_ensemble(tmp_path / "ensemble", names, 2, stardist=model),
+        "mae": make_mae(tmp_path / "mae", names),
+        "model": model,
+    }
+    recipe = tmp_path / "both.yaml"
+    recipe.write_text(STARS.format(**networks))
+    image = save_image(tmp_path / "image.zarr", nuclei[:311, :391])
+    outs = [tmp_path / f"{region}.ome.zarr" for region in (448, 128)]
+    for out, region in zip(outs, (448, 128), strict=True):
+        settings = ("storage.chunk=64", "storage.shard=64", f"resources.region={region}")
+        assert run_recipe(image, out, *settings, recipe=str(recipe)).complete
+    groups = image_groups(Location.parse(outs[0]))
+    assert len(groups) > 6
+    for group in groups:
+        first, second = (read(out, f"{group}/0" if group else "0") for out in outs)
+        assert first.any()
+        np.testing.assert_array_equal(first, second, err_msg=group)
+    for name in ("nuclei", "parts", "repairs"):
+        tables = [pq.read_table(o / f"tables/{name}.parquet") for o in outs]
+        keys = ["y0", "x0"] if name == "repairs" else ["id"]
+        first, second = (t.sort_by([(key, "ascending") for key in keys]) for t in tables)
+        assert first.equals(second), name
+        assert len(first) > 10
+    report = json.loads((outs[1] / ".tilewright" / "report.json").read_text())
+    assert report["class_seams"]["pixels"] > 2000
+    assert report["class_seams"]["differing"] == 0
+    assert report["seams"]["ghosts"] == report["seams"]["missed"] == 0
