@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from engine.errors import ModelError, RecipeError
 from engine.networks.ensemble import open_ensemble
 from engine.networks.mae_folder import open_mae
+from engine.planning.additions import Addition, wrong_channels
 from engine.planning.elements import CLASSES, ENTROPY, INITIAL, Layer, probability_layer
 from engine.planning.layers import derived_layer, label_dtype
-from engine.planning.parts import Part, wrong_channels
 from engine.stages.inpaint import Inpaint
 from engine.stages.semantic import Entropy, Segment
 
@@ -27,7 +27,7 @@ _REGIONS = "probability"
 
 def add_classes(
     job: Job, wanted: ClassSettings, info: ImageInfo, settings: Settings
-) -> tuple[Job, Part]:
+) -> tuple[Job, Addition]:
     """Add the ensemble that makes a class map, and what repairs it."""
     ensemble = open_ensemble(wanted.ensemble)
     members = tuple(
@@ -61,7 +61,7 @@ def add_classes(
     if wanted.objects is not None:
         ids = label_dtype(info.levels[level].shape)
         layers.append(layer(wanted.objects.name, f"labels/{wanted.objects.name}", ids, ""))
-    return replace(job, ensemble=ensemble, mae=mae), Part(tuple(layers), facts)
+    return replace(job, ensemble=ensemble, mae=mae), Addition(tuple(layers), facts)
 
 
 def _check_ensemble(ensemble: Ensemble, wanted: ClassSettings, channels: int) -> None:

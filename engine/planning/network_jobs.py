@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from engine.device import Launch, choose_device, choose_precision
+from engine.planning.additions import Addition, find_channels
 from engine.planning.class_jobs import add_classes
 from engine.planning.elements import SourceRef
 from engine.planning.job import Job
 from engine.planning.jobs import NOWHERE
 from engine.planning.layers import image_layer
-from engine.planning.parts import Part, find_channels
 from engine.planning.star_jobs import add_stars
 from engine.recipe import NormaliseSettings, StarDistRecipe
 from engine.stages.base import Frame
@@ -37,27 +37,27 @@ def network_job(
     frame = Frame(info.plane_shape, (height, width), len(channels), info.dtype)
     ref = SourceRef(info.path, foreign=False, level=level, channels=channels)
     job = Job(NOWHERE, ref, frame, recipe, (), frame.bounds, settings.storage.shard, "")
-    parts = [Part(facts={"stage.normalise": str(Normalise.version), "device": device})]
+    added = [Addition(facts={"stage.normalise": str(Normalise.version), "device": device})]
     if isinstance(recipe, StarDistRecipe):
         asked = recipe.segment.precision
-        job, part = add_stars(job, recipe, info, settings)
-        parts.append(part)
+        job, more = add_stars(job, recipe, info, settings)
+        added.append(more)
     else:
         asked = recipe.classes.precision
     precision = choose_precision(asked, device)
     job = _with_precision(job, precision)
     job = replace(job, launch=Launch(device, precision, settings.resources.launch or 1))
     if recipe.classes is not None:
-        job, part = add_classes(job, recipe.classes, info, settings)
-        parts.append(part)
+        job, more = add_classes(job, recipe.classes, info, settings)
+        added.append(more)
     if settings.storage.with_image:
         first = replace(info.levels[level], path="0")
         sides = (settings.storage.chunk, settings.storage.shard)
-        parts.append(Part((image_layer(info.axes, first, info.dtype, *sides),)))
+        added.append(Addition((image_layer(info.axes, first, info.dtype, *sides),)))
     facts = {"storage.with_image": str(settings.storage.with_image)}
-    for part in parts:
-        facts |= part.facts
-    layers = tuple(layer for part in parts for layer in part.layers)
+    for one in added:
+        facts |= one.facts
+    layers = tuple(layer for one in added for layer in one.layers)
     return replace(job, layers=layers), facts
 
 

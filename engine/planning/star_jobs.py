@@ -10,9 +10,9 @@ from engine.errors import ModelError, RecipeError
 from engine.methods.flag_votes import votes_needed
 from engine.networks.defense_bank import open_bank
 from engine.networks.model_folder import ModelFolder, open_model
+from engine.planning.additions import Addition, wrong_channels
 from engine.planning.elements import VOTES_GROUP
 from engine.planning.layers import derived_layer, label_dtype
-from engine.planning.parts import Part, wrong_channels
 from engine.stages.flags import Flags
 from engine.stages.stardist import Candidates, Instances
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def add_stars(
     job: Job, recipe: StarDistRecipe, info: ImageInfo, settings: Settings
-) -> tuple[Job, Part]:
+) -> tuple[Job, Addition]:
     """Add the network that finds star-convex objects, and the defenses that doubt them."""
     model = open_model(recipe.segment.model)
     # Workers may stand in another folder than the user.
@@ -69,7 +69,7 @@ def add_stars(
         bank_sha256=bank.sha256 if bank else "",
         defenses=(recipe.flags.defenses or len(bank)) if recipe.flags and bank else 0,
     )
-    return job, Part(tuple(layers), facts)
+    return job, Addition(tuple(layers), facts)
 
 
 def _check_model(model: ModelFolder, channels: int, recipe: StarDistRecipe) -> None:
