@@ -1,8 +1,6 @@
 """Ensembles onto the disk: members first, then the folder that holds them, whole or not at all."""
 
-import json
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from engine.errors import ModelError
 from engine.networks.ensemble import (
     CARD_FILE,
     ENSEMBLE_FILE,
@@ -21,6 +18,7 @@ from engine.networks.ensemble import (
 )
 from engine.networks.model_folder import CONFIG_FILE
 from engine.networks.unet_config import UNetConfig
+from engine.networks.weight_files import new_folder, refuse_existing, write_json
 
 
 def write_member(path: Path, config: UNetConfig, state: Mapping[str, np.ndarray]) -> None:
@@ -40,9 +38,9 @@ def write_member(path: Path, config: UNetConfig, state: Mapping[str, np.ndarray]
     ModelError
         If `path` exists.
     """
-    _refuse_existing(path)
+    refuse_existing(path)
     path.mkdir(parents=True)
-    _write_json(path / CONFIG_FILE, {"architecture": "unet", **asdict(config)})
+    write_json(path / CONFIG_FILE, {"architecture": "unet", **asdict(config)})
     arrays = {name: np.ascontiguousarray(array) for name, array in state.items()}
     (path / WEIGHTS_FILE).write_bytes(save(arrays))
 
@@ -65,10 +63,10 @@ def write_stardist_member(path: Path, model: str, scale: float = 1.0, shift: flo
     ModelError
         If `path` exists.
     """
-    _refuse_existing(path)
+    refuse_existing(path)
     path.mkdir(parents=True)
     facts = {"architecture": "stardist", "model": model, "scale": scale, "shift": shift}
-    _write_json(path / CONFIG_FILE, facts)
+    write_json(path / CONFIG_FILE, facts)
 
 
 def write_ensemble(
@@ -99,34 +97,14 @@ def write_ensemble(
     ModelError
         If `path` exists, or the members do not go together.
     """
-    _refuse_existing(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        temporary.chmod(0o755)  # mkdtemp makes it readable by its owner alone
+    with new_folder(path) as temporary:
         for member in members:
             shutil.copytree(member, temporary / member.name)
         facts = {
             "version": VERSION, "classes": list(classes), "channels": channels,
             "members": [member.name for member in members],
         }  # fmt: skip
-        _write_json(temporary / ENSEMBLE_FILE, facts)
+        write_json(temporary / ENSEMBLE_FILE, facts)
         (temporary / CARD_FILE).write_text(card, encoding="utf-8")
         open_ensemble(str(temporary))
-        temporary.rename(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return open_ensemble(str(path.absolute()))
-
-
-def _write_json(file: Path, values: Mapping[str, object]) -> None:
-    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-def _refuse_existing(path: Path) -> None:
-    if path.exists():
-        raise ModelError(
-            where=str(path), expected="no such folder yet", found="one",
-            remedy="Choose another name or remove it.",
-        )  # fmt: skip

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from engine.errors import ModelError
 from engine.networks.mae import TOKEN_STD, MaskedAutoencoder
 from engine.networks.mae_folder import CONFIG_FILE, WEIGHTS_FILE, MaeFolder, config_values
+from engine.networks.states import load_state, read_state, save_state
 from engine.networks.transformer import Blocks, rotary_angles
+from engine.networks.weight_files import new_folder, write_json
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from engine.networks.transformer import Block
 
 __all__ = ["initialise_mae", "load_mae", "look_around", "save_mae"]
@@ -50,21 +47,7 @@ def load_mae(folder: MaeFolder) -> MaskedAutoencoder:
     """
     network = MaskedAutoencoder(folder.config)
     where = str(folder.weights)
-    try:
-        state = load_file(folder.weights)
-    except (SafetensorError, OSError, ValueError) as err:
-        raise _mismatch(where, "readable safetensors", str(err)) from err
-    own = network.state_dict()
-    for name in sorted(own.keys() ^ state.keys()):
-        found = "no such layer" if name in own else "a layer that the config does not have"
-        raise _mismatch(f"{where}: {name}", "the layers that config.json describes", found)
-    for name, tensor in own.items():
-        shape, found_shape = tuple(tensor.shape), tuple(state[name].shape)
-        if shape != found_shape:
-            raise _mismatch(f"{where}: {name}", str(shape), str(found_shape))
-        if not bool(torch.isfinite(state[name]).all()):
-            raise _mismatch(f"{where}: {name}", "finite values", "NaN or infinity")
-    network.load_state_dict({k: v.float() for k, v in state.items()})
+    load_state(network, read_state(folder.weights, where), where)
     return network.eval().requires_grad_(requires_grad=False)
 
 
@@ -87,27 +70,12 @@ def save_mae(network: MaskedAutoencoder, card: str, path: Path, *, half: bool) -
     ModelError
         If `path` exists.
     """
-    if path.exists():
-        raise ModelError(
-            where=str(path), expected="no such folder yet", found="one",
-            remedy="Choose another name or remove it.",
-        )  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
     dtype = torch.float16 if half else torch.float32
     state = {k: v.detach().to(dtype).contiguous() for k, v in network.state_dict().items()}
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        temporary.chmod(0o755)  # mkdtemp makes it readable by its owner alone
-        weights = temporary / WEIGHTS_FILE
-        save_file(state, weights)
-        weights.chmod(0o644)  # safetensors too
-        values = json.dumps(config_values(network.config), indent=2) + "\n"
-        (temporary / CONFIG_FILE).write_text(values, encoding="utf-8")
-        (temporary / "README.md").write_text(card, encoding="utf-8")
-        temporary.rename(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with new_folder(path) as folder:
+        save_state(state, folder / WEIGHTS_FILE)
+        write_json(folder / CONFIG_FILE, config_values(network.config))
+        (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 @torch.no_grad()
@@ -165,10 +133,3 @@ def look_around(part: Blocks) -> None:
             phase = rotary_angles(beside, part.head_dim)
             queries[head, :half] = bias
             keys[head, :half], keys[head, half:] = bias * phase.cos(), -bias * phase.sin()
-
-
-def _mismatch(where: str, expected: str, found: str) -> ModelError:
-    return ModelError(
-        where=where, expected=expected, found=found,
-        remedy="The weights do not belong to this config.json, or the file is damaged.",
-    )  # fmt: skip

@@ -1,20 +1,14 @@
 """StarDist networks out of and into model folders (weights: Keras' HDF5, safetensors)."""
 
-import json
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import h5py
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from engine.errors import ModelError
 from engine.networks.model_folder import (
     CONFIG_FILE,
     THRESHOLDS_FILE,
@@ -23,8 +17,10 @@ from engine.networks.model_folder import (
     Thresholds,
 )
 from engine.networks.star_unet import StarDistUNet
+from engine.networks.states import load_state, mismatch, read_state, save_state
+from engine.networks.weight_files import new_folder, write_json
 
-__all__ = ["StarDistUNet", "load_checked", "load_network", "official_config", "save_folder"]
+__all__ = ["StarDistUNet", "load_network", "official_config", "save_folder"]
 
 _BATCH_NORM = {
     "gamma": "weight",
@@ -55,37 +51,8 @@ def load_network(folder: ModelFolder) -> StarDistUNet:
     """
     network = StarDistUNet(folder.config)
     read = _read_h5 if folder.weights.suffix == ".h5" else _read_safetensors
-    load_checked(network, read(folder.weights, network), str(folder.weights))
+    load_state(network, read(folder.weights, network), str(folder.weights))
     return network.fuse().requires_grad_(requires_grad=False)
-
-
-def load_checked(network: StarDistUNet, state: Mapping[str, Tensor], where: str) -> None:
-    """Put tensors into a network after comparing names, shapes and finiteness.
-
-    Parameters
-    ----------
-    network : StarDistUNet
-        Changed in place.
-    state : mapping of str to Tensor
-        All parameters and statistics, by the network's own names; cast to float32.
-    where : str
-        The file, for messages.
-
-    Raises
-    ------
-    ModelError
-        If the names or a shape differ from the network's, or a value is not finite.
-    """
-    own = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
-    for name in sorted(own.keys() ^ state.keys()):
-        found = "no such layer" if name in own else "a layer that the config does not have"
-        raise _mismatch(where, name, "the layers that config.json describes", found)
-    for name, tensor in own.items():
-        if state[name].shape != tensor.shape:
-            raise _mismatch(where, name, str(tuple(tensor.shape)), str(tuple(state[name].shape)))
-        if not bool(torch.isfinite(state[name]).all()):
-            raise _mismatch(where, name, "finite values", "NaN or infinity")
-    network.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
 
 
 def save_folder(network: StarDistUNet, thresholds: Thresholds, card: str, path: Path) -> None:
@@ -107,27 +74,13 @@ def save_folder(network: StarDistUNet, thresholds: Thresholds, card: str, path: 
     ModelError
         If `path` exists.
     """
-    if path.exists():
-        raise ModelError(
-            where=str(path), expected="no such folder yet", found="one",
-            remedy="Choose another name or remove it.",
-        )  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
     fused = network.fuse()
-    state = {k: v.float().contiguous() for k, v in fused.state_dict().items()}
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        temporary.chmod(0o755)  # mkdtemp makes it readable by its owner alone
-        weights = temporary / "weights.safetensors"
-        save_file(state, weights)
-        weights.chmod(0o644)  # safetensors too
-        _write_json(temporary / CONFIG_FILE, official_config(fused.config))
-        _write_json(temporary / THRESHOLDS_FILE, asdict(thresholds))
-        (temporary / "README.md").write_text(card, encoding="utf-8")
-        temporary.rename(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with new_folder(path) as folder:
+        state = {k: v.float().contiguous() for k, v in fused.state_dict().items()}
+        save_state(state, folder / "weights.safetensors")
+        write_json(folder / CONFIG_FILE, official_config(fused.config))
+        write_json(folder / THRESHOLDS_FILE, asdict(thresholds))
+        (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def official_config(config: StarDistConfig) -> dict[str, object]:
@@ -158,10 +111,7 @@ def official_config(config: StarDistConfig) -> dict[str, object]:
 
 
 def _read_safetensors(file: Path, _: StarDistUNet) -> dict[str, Tensor]:
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError, ValueError) as err:
-        raise _mismatch(str(file), "file", "readable safetensors", str(err)) from err
+    return read_state(file, f"{file}: file")
 
 
 def _read_h5(file: Path, network: StarDistUNet) -> dict[str, Tensor]:
@@ -169,7 +119,7 @@ def _read_h5(file: Path, network: StarDistUNet) -> dict[str, Tensor]:
         with h5py.File(file, "r") as handle:
             layers = list(_layers(handle, str(file)))
     except OSError as err:
-        raise _mismatch(str(file), "file", "readable HDF5", str(err)) from err
+        raise mismatch(f"{file}: file", "readable HDF5", str(err)) from err
     prefix = network.config.unet_prefix
     named = {(n if n in (*_HEADS, "features") else prefix + n): n for n, _ in _named(network)}
     stems = (name for name, _ in network.conv_blocks() if name.startswith("stem_"))
@@ -184,8 +134,8 @@ def _read_h5(file: Path, network: StarDistUNet) -> dict[str, Tensor]:
             at = target if target in _HEADS else f"blocks.{target}.conv"
             keys = {"kernel": f"{at}.weight", "bias": f"{at}.bias"}
         if target is None or weights.keys() != keys.keys():
-            raise _mismatch(
-                str(file), layer, f"a layer of the config, with {', '.join(keys)}",
+            raise mismatch(
+                f"{file}: {layer}", f"a layer of the config, with {', '.join(keys)}",
                 "one that the config does not have" if target is None else ", ".join(weights),
             )  # fmt: skip
         for key, array in weights.items():
@@ -201,10 +151,10 @@ def _named(network: StarDistUNet) -> Iterator[tuple[str, object]]:
 def _layers(handle: h5py.File, where: str) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """Layers that hold weights, in the order of `layer_names` (groups are sorted by name)."""
     if "layer_names" not in handle.attrs:
-        raise _mismatch(where, "layer_names", "an attribute, as Keras 2 writes", "none")
+        raise mismatch(f"{where}: layer_names", "an attribute, as Keras 2 writes", "none")
     for layer in map(_text, handle.attrs["layer_names"]):
         if layer not in handle:
-            raise _mismatch(where, layer, "a group of that name", "none")
+            raise mismatch(f"{where}: {layer}", "a group of that name", "none")
         paths = [_text(p) for p in handle[layer].attrs.get("weight_names", ())]
         weights = {p.rsplit("/", 1)[-1].split(":")[0]: handle[layer][p][()] for p in paths}
         if weights:
@@ -219,14 +169,3 @@ def _to_torch(array: np.ndarray) -> Tensor:
 
 def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
-
-
-def _write_json(file: Path, values: Mapping[str, object]) -> None:
-    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-def _mismatch(where: str, layer: str, expected: str, found: str) -> ModelError:
-    return ModelError(
-        where=f"{where}: {layer}", expected=expected, found=found,
-        remedy="The weights do not belong to this config.json, or the file is damaged.",
-    )  # fmt: skip

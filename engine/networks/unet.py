@@ -10,18 +10,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.errors import InputError, ModelError
+from engine.errors import InputError
+from engine.networks.states import load_state, read_state, stored_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from engine.networks.unet_config import UNetConfig
+
+__all__ = ["ConvBlock", "UNet", "load_unet", "stored_state"]
 
 
 class ConvBlock(nn.Module):
@@ -188,32 +189,10 @@ def load_unet(config: UNetConfig, weights: Path) -> UNet:
         If the file is damaged, a layer is missing, is not in the config or has another shape, or
         a value is not finite.
     """
-    try:
-        state = load_file(weights)
-    except (SafetensorError, OSError, ValueError) as err:
-        raise _mismatch(weights, "file", "readable safetensors", str(err)) from err
+    state = read_state(weights, f"{weights}: file")
     network = UNet(config)
-    _check_state(network, state, weights)
-    network.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
+    load_state(network, state, str(weights))
     return network.eval().fuse()
-
-
-def stored_state(network: UNet) -> dict[str, Tensor]:
-    """Parameters and statistics that a file of weights holds; a counter of batches is not one."""
-    state = network.state_dict()
-    return {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
-
-
-def _check_state(network: UNet, state: Mapping[str, Tensor], file: Path) -> None:
-    own = stored_state(network)
-    for name in sorted(own.keys() ^ state.keys()):
-        found = "no such layer" if name in own else "a layer that the config does not have"
-        raise _mismatch(file, name, "the layers that config.json describes", found)
-    for name, tensor in own.items():
-        if state[name].shape != tensor.shape:
-            raise _mismatch(file, name, str(tuple(tensor.shape)), str(tuple(state[name].shape)))
-        if not bool(torch.isfinite(state[name]).all()):
-            raise _mismatch(file, name, "finite values", "NaN or infinity")
 
 
 def _block_plan(config: UNetConfig) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -230,10 +209,3 @@ def _block_plan(config: UNetConfig) -> Iterator[tuple[str, tuple[int, int]]]:
             out = widths[max(0, level - 1)] if last else widths[level]
             yield f"{part}_{level}_{i}", (channels, out)
             channels = out
-
-
-def _mismatch(file: Path, layer: str, expected: str, found: str) -> ModelError:
-    return ModelError(
-        where=f"{file}: {layer}", expected=expected, found=found,
-        remedy="The weights do not belong to this config.json, or the file is damaged.",
-    )  # fmt: skip

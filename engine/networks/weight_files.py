@@ -1,8 +1,11 @@
-"""Files of a model folder: found, recognised by their first bytes, pickles refused."""
+"""Files of a model folder: found, known by their first bytes, pickles refused; written whole."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PosixPath
 
 from engine.errors import ModelError
@@ -170,3 +173,48 @@ def read_json(file: Path) -> dict[str, object]:
             remedy="Copy it again.",
         )  # fmt: skip
     return values
+
+
+def write_json(file: Path, values: Mapping[str, object]) -> None:
+    """Write a JSON object as people read it."""
+    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise a `ModelError` where a folder is to be made and something stands."""
+    if path.exists():
+        raise ModelError(
+            where=str(path), expected="no such folder yet", found="one",
+            remedy="Choose another name or remove it.",
+        )  # fmt: skip
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Make a folder that appears complete or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The folder; its parent is made where missing.
+
+    Yields
+    ------
+    Path
+        A folder beside it to write into; renamed at the end, removed after an error.
+
+    Raises
+    ------
+    ModelError
+        If `path` exists.
+    """
+    refuse_existing(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        temporary.chmod(0o755)  # mkdtemp makes it readable by its owner alone
+        yield temporary
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
