@@ -164,8 +164,8 @@ def _components(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _class_seams(report: dict[str, Any]) -> list[tuple[str, str]]:
     seams = report["class_seams"]
-    text = f"{seams['pixels']} pixels of the class map seen from both sides, "
-    return [("seams", f"{text}{seams['differing']} of them otherwise")]
+    text = f"{seams['pixels']} pixels of class maps seen from both sides, {seams['differing']} differ"
+    return [("seams", text if seams["pixels"] else "none in the class map")]
 
 
 def _repairs(report: dict[str, Any]) -> list[tuple[str, str]]:
