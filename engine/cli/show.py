@@ -164,7 +164,7 @@ def _components(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _class_seams(report: dict[str, Any]) -> list[tuple[str, str]]:
     seams = report["class_seams"]
-    text = f"{seams['pixels']} pixels of class maps seen from both sides, {seams['differing']} differ"
+    text = f"{seams['pixels']} pixels of class maps seen twice, {seams['differing']} differ"
     return [("seams", text if seams["pixels"] else "none in the class map")]
 
 
