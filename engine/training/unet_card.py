@@ -16,8 +16,8 @@ normalisation, {channels} channel(s)), trained with `tilewright train unet`. Cla
 ## Training
 {images} images ({val} more for validation, split by image or slice), of which each member saw \
 another {share:.0%}. Batches of {batch} crops of {size} by {size} pixels, {precision}, seed {seed} \
-with other initial weights and crops for each member. Cross-entropy weighted by one over the root of \
-a class's share, plus Dice; learning rate {rate:g} with a cosine to 0, AdamW, averaged weights, \
+with other initial weights and crops for each member. Cross-entropy weighted by one over the root \
+of a class's share, plus Dice; learning rate {rate:g} with a cosine to 0, AdamW, averaged weights, \
 those of the lowest validation loss. Changes of crops: {augmentation}.
 
 | member | images | steps | minutes | validation loss |
