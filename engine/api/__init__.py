@@ -1,6 +1,7 @@
 """The public functions: ingest, plan, run and evaluate, as the command line calls them."""
 
 from engine.api.admission import check_networks, check_workers
+from engine.api.clusters import on_cluster
 from engine.api.looking import checked, verify
 from engine.api.planning import plan, plan_ingest
 from engine.api.running import ingest, run, run_plan
@@ -14,6 +15,7 @@ __all__ = [
     "checked",
     "evaluate",
     "ingest",
+    "on_cluster",
     "plan",
     "plan_ingest",
     "run",

@@ -5,16 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from engine.api.clusters import on_cluster
 from engine.api.looking import checked
 from engine.errors import RecipeError
 from engine.planning import Wish, make_ingest_plan, make_plan
-from engine.recipe import (
-    Resources,
-    Storage,
-    load_cluster_settings,
-    load_settings,
-    with_cluster,
-)
+from engine.recipe import Resources, Storage, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,8 +52,8 @@ def plan(
         Make everything anew, beside what stands in OUT, and replace that when it is complete.
     recompute : str or None
         Make one kind of pass, and what depends on it, anew in the same way: "statistics",
-        "regions", "flags", "labels", "repair", "objects", "seams", "copy", "pyramid"; or "changed" for
-        what other settings reach.
+        "regions", "flags", "labels", "repair", "objects", "seams", "copy", "pyramid"; or "changed"
+        for what other settings reach.
     check : {'records', 'listing', 'bytes'}
         How closely what stands is looked at: trust the records; ask the store for every object,
         of the image too; or decode all of them.
@@ -93,9 +88,7 @@ def plan(
         settings = recipe
     wish = Wish(restart, recompute)
     trust = check == "records"
-    known = load_cluster_settings(cluster, cluster_set, settings.resources.workers)
-    resources = with_cluster(settings.resources, cluster, known)
-    settings = settings.model_copy(update={"resources": resources})
+    settings, _ = on_cluster(settings, cluster, cluster_set)
     prepared = make_plan(str(image), out, settings, within, wish, trust_input=trust)
     return checked(prepared, check)
 

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from engine.api import on_cluster
 from engine.cli.options import (
     Cluster,
     ClusterSet,
@@ -19,7 +20,6 @@ from engine.cli.options import (
     Region,
     Set,
     Workers,
-    on_cluster,
     settings_of,
 )
 from engine.cli.progress import Bars, speed_since
@@ -63,7 +63,7 @@ def batch(
     from engine.batch.options import Options
 
     settings, asked = on_cluster(
-        settings_of(recipe, set_, region, workers, device), cluster, cluster_set
+        settings_of(recipe, set_, region, workers, device), cluster, cluster_set or ()
     )
     options = Options(settings, cluster, asked, at_once, keep_ingested, pixel_size)
     with BatchProgress(OUT) as progress:

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from engine.api import checked, on_cluster, plan_ingest, run_plan
 from engine.cli import train
 from engine.cli.batch import batch
 from engine.cli.options import (
@@ -23,7 +24,6 @@ from engine.cli.options import (
     Region,
     Set,
     Workers,
-    on_cluster,
     settings_of,
 )
 from engine.cli.phantom import phantom
@@ -96,7 +96,6 @@ def ingest(
     cluster_set: ClusterSet = None,
 ) -> None:
     """Copy a foreign image into OME-Zarr 0.5."""
-    from engine.api import plan_ingest
     from engine.recipe import parse_settings
 
     document: dict[str, Any] = {
@@ -104,7 +103,7 @@ def ingest(
         "storage": {"chunk": chunk, "shard": shard},
         "resources": {"workers": workers},
     }
-    settings, asked = on_cluster(parse_settings(document, "options"), cluster, cluster_set)
+    settings, asked = on_cluster(parse_settings(document, "options"), cluster, cluster_set or ())
     plan = plan_ingest(
         source, dest, pixel_size, settings.storage, settings.resources, overwrite=overwrite
     )
@@ -130,7 +129,7 @@ def plan(
 ) -> None:
     """Say what a run would do and cost; refuse what cannot be done."""
     settings = settings_of(recipe, set_, region, workers, device)
-    settings, _ = on_cluster(settings, cluster, cluster_set)
+    settings, _ = on_cluster(settings, cluster, cluster_set or ())
     wish = Wish(restart, recompute)
     prepared = _plan(image, out, settings, parse_box(within), wish, check)
     show_plan(OUT, prepared)
@@ -158,7 +157,7 @@ def run(
 ) -> None:
     """Run a recipe, or continue a run that stopped."""
     settings = settings_of(recipe, set_, region, workers, device)
-    settings, asked = on_cluster(settings, cluster, cluster_set)
+    settings, asked = on_cluster(settings, cluster, cluster_set or ())
     wish = Wish(restart, recompute)
     prepared = _plan(image, out, settings, parse_box(within), wish, check)
     show_plan(OUT, prepared)
@@ -234,8 +233,6 @@ def _plan(
     image: str, out: str, settings: Settings, within: Box | None, wish: Wish, check: str
 ) -> Plan:
     """Plan a run; with what a check of OUT and image finds, where one is asked for."""
-    from engine.api import checked
-
     trust = check == "records"
     prepared = make_plan(image, out, settings, within, wish, trust_input=trust)
     with CheckProgress(OUT) as progress:
@@ -244,8 +241,6 @@ def _plan(
 
 def _execute(prepared: Plan, cluster: str, asked: ClusterSettings) -> None:
     """Run a plan with progress, and end with the code that says how it went."""
-    from engine.api import run_plan
-
     with TerminalProgress(OUT, lambda: _STATE["asked"] is not None) as progress:
         outcome = run_plan(prepared, cluster, progress, asked)
     show_outcome(OUT, outcome)

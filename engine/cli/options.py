@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from engine.recipe import ClusterSettings, Settings
+    from engine.recipe import Settings
 
 Recipe = Annotated[str, typer.Option("--recipe", help="Name of a recipe, or a YAML file.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: key=value.")]
@@ -39,14 +39,3 @@ def settings_of(
     options = {"region": region, "workers": workers, "device": device}
     chosen = [f"resources.{name}={value}" for name, value in options.items() if value is not None]
     return load_settings(recipe, [*(overrides or []), *chosen])
-
-
-def on_cluster(
-    settings: Settings, cluster: str, assignments: list[str] | None
-) -> tuple[Settings, ClusterSettings]:
-    """Recipe for workers as a cluster gives them, and what the cluster is told."""
-    from engine.recipe import load_cluster_settings, with_cluster
-
-    asked = load_cluster_settings(cluster, assignments or (), settings.resources.workers)
-    resources = with_cluster(settings.resources, cluster, asked)
-    return settings.model_copy(update={"resources": resources}), asked
