@@ -1,7 +1,8 @@
 """Objects of the class map over all cells: which parts belong together, and the ids of all.
 
-Only the parts that touch a side of their cell are held at once, some 60 bytes each, and the sides
-of two rows of cells; the others are counted by their chunk.
+The driver holds the parts that touch a side of their cell, some 60 bytes each, and the sides of two
+rows of cells; all others are counted by their chunk. A worker reads what is known of the rows of
+cells that it needs.
 """
 
 from __future__ import annotations
@@ -40,46 +41,77 @@ _REQUESTS = 16
 
 @dataclass(frozen=True)
 class Joined:
-    """Parts that touch a side of their cell, by object, and what comes before each chunk.
+    """Parts that touch a side of their cell, with the part that holds the anchor of their object.
 
     Parameters
     ----------
-    cells : ndarray of shape (n,), int64
-        Number of the cell of each part, in C order of the planes and cells.
-    local : ndarray of shape (n,), int64
-        Index of the part in its cell.
-    group : ndarray of shape (n,), int64
-        Number of its object; ascending.
-    head : ndarray of shape (groups,), int64
-        Row of the part that holds the anchor of each object.
-    kept : ndarray of shape (groups,), bool
-        Whether the object is large enough.
-    before : ndarray of shape (chunks + 1,), int64
-        Objects in all chunks before each chunk; the last entry is the total.
+    cells, local : ndarray of shape (n,), int64
+        Number of the cell of each part, in C order of the planes and cells, and its index there;
+        ascending.
+    head_cells, head_local : ndarray of shape (n,), int64
+        The part that holds the anchor of its object.
+    kept : ndarray of shape (n,), bool
+        Whether its object is large enough.
     """
 
     cells: np.ndarray
     local: np.ndarray
-    group: np.ndarray
-    head: np.ndarray
+    head_cells: np.ndarray
+    head_local: np.ndarray
     kept: np.ndarray
-    before: np.ndarray
+
+    def of_cell(self, cell: int) -> Joined:
+        """Take those of one cell."""
+        return self.take(slice(*np.searchsorted(self.cells, [cell, cell + 1])))
+
+    def take(self, rows: slice | np.ndarray) -> Joined:
+        """Take some of the parts."""
+        return Joined(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     @cached_property
-    def _by_cell(self) -> np.ndarray:
-        return np.argsort(self.cells, kind="stable")
+    def led(self) -> np.ndarray:
+        """Whether a part holds the anchor of its object itself: (n,) bool."""
+        return np.asarray((self.head_cells == self.cells) & (self.head_local == self.local))
 
-    def rows(self, cell: int) -> np.ndarray:
-        """Rows of the parts of a cell, ascending."""
-        order = self._by_cell
-        low, high = np.searchsorted(self.cells, [cell, cell + 1], sorter=order)
-        found: np.ndarray = order[low:high]
-        return found
 
-    def members(self, group: int) -> np.ndarray:
-        """Rows of the parts of an object."""
-        low, high = np.searchsorted(self.group, [group, group + 1])
-        return np.arange(low, high)
+@dataclass(frozen=True)
+class JoinedRow:
+    """What is known of one row of cells.
+
+    Parameters
+    ----------
+    parts : Joined
+        Parts in its cells.
+    members : Joined
+        Parts, of any cell, of the objects whose anchors lie in its cells; ordered by these.
+    """
+
+    parts: Joined
+    members: Joined
+
+    def members_led_by(self, cell: int) -> Joined:
+        """Parts of the objects whose anchors lie in a cell."""
+        low, high = np.searchsorted(self.members.head_cells, [cell, cell + 1])
+        return self.members.take(slice(low, high))
+
+
+@dataclass(frozen=True)
+class JoinedIndex:
+    """Where the rows of cells are kept, and what comes before each chunk.
+
+    Parameters
+    ----------
+    rows : tuple of str
+        Name of what is known of each row of cells that has a part at a side; "" for the others.
+    wide : int
+        Cells of a row.
+    before : ndarray of shape (chunks + 1,), int64
+        Objects in all chunks before each chunk; the last entry is the total.
+    """
+
+    rows: tuple[str, ...]
+    wide: int
+    before: np.ndarray
 
 
 def cell_grid(job: Job) -> Grid:
@@ -87,7 +119,7 @@ def cell_grid(job: Job) -> Grid:
     return Grid(job.frame.planes, job.frame.extent, (job.shard, job.shard))
 
 
-def join_objects(job: Job, records: Iterable[Record]) -> Joined:
+def join_objects(job: Job, records: Iterable[Record]) -> tuple[Joined, np.ndarray]:
     """Join the parts of all cells over their seams, and count objects by chunk.
 
     Parameters
@@ -96,6 +128,13 @@ def join_objects(job: Job, records: Iterable[Record]) -> Joined:
         The run.
     records : iterable of Record
         Of the pass that made the final class map.
+
+    Returns
+    -------
+    joined : Joined
+        All parts that touch a side.
+    before : ndarray of shape (chunks + 1,), int64
+        Objects in all chunks before each.
 
     Raises
     ------
@@ -111,17 +150,17 @@ def join_objects(job: Job, records: Iterable[Record]) -> Joined:
     groups = np.cumsum([0, *(int(part[2].max(initial=-1)) + 1 for part in found)])
     cell, local, first, area = (np.concatenate([part[k] for part in found]) for k in (0, 1, 3, 4))
     group = np.concatenate([part[2] + at for part, at in zip(found, groups, strict=False)])
+    total = int(groups[-1])
     # By object and anchor: the first of an object holds its anchor.
     order = np.lexsort((first[:, 1], first[:, 0], group))
-    cell, local, first, area, group = (a[order] for a in (cell, local, first, area, group))
-    total = int(groups[-1])
-    head = np.searchsorted(group, np.arange(total))
+    head = order[np.searchsorted(group[order], np.arange(total))]
     size = np.bincount(group, area, total).astype(np.int64)
     kept = size >= settings.min_area
     own = head[kept]
     planes = cell[own] // int(np.prod(cells.shape[-2:]))
     np.add.at(counts, chunk_numbers(chunks, planes, first[own]), 1)
-    return Joined(cell, local, group, head, kept, sum_counts(job, settings.name, counts))
+    joined = Joined(cell, local, cell[head[group]], local[head[group]], kept[group])
+    return joined, sum_counts(job, settings.name, counts)
 
 
 def _plane(job: Job, cells: Grid, plane: tuple[int, ...]) -> tuple[np.ndarray, ...]:
@@ -157,12 +196,50 @@ def cell_number(job: Job, plane: tuple[int, ...], cell: Box) -> int:
     return cell_grid(job).number(plane, cell.start[0], cell.start[1])
 
 
-def save_joined(job: Job, joined: Joined) -> str:
-    """Put it where tasks find it; return its name, which no other ever had."""
-    return save_numbers(job, "joined", {f.name: getattr(joined, f.name) for f in fields(Joined)})
+def save_joined(job: Job, joined: Joined, before: np.ndarray) -> str:
+    """Put it, row by row of cells, where tasks find it; return a name that no other ever had."""
+    wide = cell_grid(job).shape[-1]
+    by_cell = joined.take(np.lexsort((joined.local, joined.cells)))
+    by_head = joined.take(np.lexsort((joined.head_local, joined.head_cells)))
+    names = []
+    for row in range(len(cell_grid(job)) // wide):
+        ends = [row * wide, (row + 1) * wide]
+        parts = by_cell.take(slice(*np.searchsorted(by_cell.cells, ends)))
+        members = by_head.take(slice(*np.searchsorted(by_head.head_cells, ends)))
+        if not len(parts.cells):
+            names.append("")
+            continue
+        arrays = {f"parts.{f.name}": getattr(parts, f.name) for f in fields(Joined)}
+        arrays |= {f"members.{f.name}": getattr(members, f.name) for f in fields(Joined)}
+        names.append(save_numbers(job, "row", arrays))
+    kept = {"rows": np.array(names, np.bytes_), "wide": np.array(wide), "before": before}
+    return save_numbers(job, "joined", kept)
 
 
 @lru_cache(maxsize=2)
-def open_joined(out: Location, name: str) -> Joined:
-    """Read what was joined; named by its content, so once per process."""
-    return Joined(**load_numbers(out, name))
+def open_joined(out: Location, name: str) -> JoinedIndex:
+    """Read where rows are kept; named by its content, so once per process."""
+    found = load_numbers(out, name)
+    rows = tuple(bytes(one).decode() for one in found["rows"])
+    return JoinedIndex(rows, int(found["wide"]), found["before"])
+
+
+def open_row(job: Job, cell: int) -> JoinedRow:
+    """Read what is known of the row of a cell."""
+    index = open_joined(job.out, job.joined)
+    return _read_row(job.out, index.rows[cell // index.wide])
+
+
+@lru_cache(maxsize=8)
+def _read_row(out: Location, name: str) -> JoinedRow:
+    """Row of cells; a worker holds a few, of which its regions and their neighbours are."""
+    if not name:
+        nothing = np.zeros(0, np.int64)
+        empty = Joined(nothing, nothing, nothing, nothing, nothing.astype(bool))
+        return JoinedRow(empty, empty)
+    found = load_numbers(out, name)
+
+    def part(of: str) -> Joined:
+        return Joined(**{f.name: found[f"{of}.{f.name}"] for f in fields(Joined)})
+
+    return JoinedRow(part("parts"), part("members"))

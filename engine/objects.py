@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.components import component_settings, load_parts, number_cell
-from engine.joining import cell_box, cell_number, open_joined
+from engine.joining import cell_box, cell_number, open_joined, open_row
 from engine.methods.components import Parts
 from engine.numbering import chunk_grid, chunk_numbers, dense_ids
 from engine.pixels import plane_number, read_layer, write_layer
@@ -17,7 +17,6 @@ from engine.tables import Rows, placed_table, write_part
 from engine.work import Done
 
 if TYPE_CHECKING:
-    from engine.joining import Joined
     from engine.planning import Job
     from tiling import Region
 
@@ -37,7 +36,6 @@ def object_region(job: Job, region: Region) -> Done:
     Done
         Its notes count the objects, and those that cross a seam of cells.
     """
-    joined = open_joined(job.out, job.joined)
     name = component_settings(job).name
     layer = job.layer(name)
     labels = np.zeros(region.core.shape, layer.dtype)
@@ -47,11 +45,11 @@ def object_region(job: Job, region: Region) -> Done:
         classes = read_layer(job, CLASSES, region.plane, cell)
         numbers = number_cell(job, classes)
         number = cell_number(job, region.plane, cell)
-        own = _own_ids(job, joined, number)
-        ids = _ids(job, joined, number, own)
+        own = _own_ids(job, number)
+        ids = _ids(job, number, own)
         table = np.concatenate([np.zeros(1, np.uint64), ids]).astype(layer.dtype)
         labels[cell.slices(region.core.start)] = table[numbers]
-        objects, reaching = _owned(job, joined, number, own)
+        objects, reaching = _owned(job, number, own)
         owned.append((own[own > 0], objects))
         crossing += reaching
     stored = write_layer(job, name, region, labels[None])
@@ -61,67 +59,54 @@ def object_region(job: Job, region: Region) -> Done:
     return Done({"objects": len(found), "crossing": crossing}, (*stored, part))
 
 
-def _ids(job: Job, joined: Joined, number: int, own: np.ndarray) -> np.ndarray:
+def _ids(job: Job, number: int, own: np.ndarray) -> np.ndarray:
     """Id of every part of a cell, 0 for those that are too small: (n,) uint64.
 
     Parameters
     ----------
-    job, joined
-        The run, and what belongs together.
+    job : Job
+        The run.
     number : int
         The cell.
     own : ndarray of shape (n,), uint64
         From `_own_ids`.
     """
-    ids, rows = own.copy(), joined.rows(number)
-    heads = joined.head[joined.group[rows]]
-    for other in np.unique(joined.cells[heads]):
-        theirs = own if other == number else _own_ids(job, joined, int(other))
-        here = joined.cells[heads] == other
-        ids[joined.local[rows[here]]] = theirs[joined.local[heads[here]]]
+    ids, joined = own.copy(), open_row(job, number).parts.of_cell(number)
+    for other in np.unique(joined.head_cells).tolist():
+        theirs = own if other == number else _own_ids(job, other)
+        here = joined.head_cells == other
+        ids[joined.local[here]] = theirs[joined.head_local[here]]
     return ids
 
 
-def _own_ids(job: Job, joined: Joined, number: int) -> np.ndarray:
+def _own_ids(job: Job, number: int) -> np.ndarray:
     """Ids of the parts of a cell that hold the anchor of an object; 0 for the others."""
-    cell = cell_box(job, number)
-    parts = load_parts(job, cell.plane, cell.core)
-    settings = component_settings(job)
+    settings, cell = component_settings(job), cell_box(job, number)
+    parts, joined = load_parts(job, cell.plane, cell.core), open_row(job, number).parts
+    joined = joined.of_cell(number)
     kept = parts.area >= settings.min_area
-    rows = joined.rows(number)
-    groups = joined.group[rows]
-    kept[joined.local[rows]] = joined.kept[groups] & (joined.head[groups] == rows)
+    kept[joined.local] = joined.kept & joined.led
     anchors = parts.first[kept]
     chunks = chunk_grid(job, settings.name)
     chunk = chunk_numbers(chunks, plane_number(job, cell.plane), anchors)
     ids = np.zeros(len(parts), np.uint64)
-    ids[kept] = dense_ids(joined.before, chunk, anchors)
+    ids[kept] = dense_ids(open_joined(job.out, job.joined).before, chunk, anchors)
     return ids
 
 
-def _owned(job: Job, joined: Joined, number: int, own: np.ndarray) -> tuple[Parts, int]:
+def _owned(job: Job, number: int, own: np.ndarray) -> tuple[Parts, int]:
     """Objects whose anchors lie in a cell, in the order of its parts; how many reach out of it."""
     cell = cell_box(job, number)
     parts, mine = load_parts(job, cell.plane, cell.core), np.flatnonzero(own)
     collected, group = [parts.take(mine)], [np.arange(len(mine))]
-    place = {int(index): k for k, index in enumerate(mine)}
-    crossing = 0
-    for row in joined.rows(number):
-        members = joined.members(int(joined.group[row]))
-        if joined.head[joined.group[row]] != row or len(members) < 2:
-            continue
-        if int(joined.local[row]) not in place:
-            continue
-        crossing += 1
-        others = members[members != row]
-        for cell_there in np.unique(joined.cells[others]):
-            there = cell_box(job, int(cell_there))
-            found = load_parts(job, there.plane, there.core)
-            chosen = others[joined.cells[others] == cell_there]
-            collected.append(found.take(joined.local[chosen]))
-            group.append(np.full(len(chosen), place[int(joined.local[row])]))
+    members = open_row(job, number).members_led_by(number)
+    others = members.take(members.kept & ~members.led)
+    for there in np.unique(others.cells).tolist():
+        box, some = cell_box(job, there), others.take(others.cells == there)
+        collected.append(load_parts(job, box.plane, box.core).take(some.local))
+        group.append(np.searchsorted(mine, some.head_local))
     united = Parts.concatenate(collected).united(np.concatenate(group), len(mine))
-    return united, crossing
+    return united, len(np.unique(others.head_local))
 
 
 def _table(job: Job, plane: tuple[int, ...], ids: np.ndarray, parts: Parts) -> pa.Table:

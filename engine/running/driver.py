@@ -207,8 +207,8 @@ class Driver:
             return
         step = next(s for s in self._job.passes() if s.name == maker)
         records = self._ledger.records(step.name, step.digest, step.grid)
-        joined = join_objects(self._job, records)
-        self._job = replace(self._job, joined=save_joined(self._job, joined))
+        joined, before = join_objects(self._job, records)
+        self._job = replace(self._job, joined=save_joined(self._job, joined, before))
 
     def _list_makers(self) -> None:
         """List the regions that made class maps, for the pass that compares what they saw."""
