@@ -13,7 +13,8 @@ from engine.networks.ensemble_writing import write_ensemble, write_member
 from engine.networks.mae import MaskedAutoencoder
 from engine.networks.mae_folder import MaeConfig, open_mae
 from engine.networks.mae_weights import initialise_mae, save_mae
-from engine.networks.unet import UNet, stored_state
+from engine.networks.states import stored_state
+from engine.networks.unet import UNet
 from engine.networks.unet_config import UNetConfig
 from engine.phantom import CLASSES, UNSEEN, make_truth
 from engine.stages.base import Frame, Place, Raster

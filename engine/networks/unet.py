@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.errors import InputError
-from engine.networks.states import load_state, read_state, stored_state
+from engine.networks.states import load_state, read_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from engine.networks.unet_config import UNetConfig
 
-__all__ = ["ConvBlock", "UNet", "load_unet", "stored_state"]
+__all__ = ["ConvBlock", "UNet", "load_unet"]
 
 
 class ConvBlock(nn.Module):

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from engine.networks.ensemble_writing import write_ensemble, write_member, write_stardist_member
 from engine.networks.model_folder import bundled_models, open_model
-from engine.networks.unet import UNet, stored_state
+from engine.networks.states import stored_state
+from engine.networks.unet import UNet
 from engine.training.batches import validation_crops
 from engine.training.checkpoint import Origin
 from engine.training.contents import sample_contents

@@ -24,7 +24,8 @@ from engine.networks.model_folder import StarDistConfig, Thresholds
 from engine.networks.runtime import open_network
 from engine.networks.star_unet import StarDistUNet
 from engine.networks.stardist import save_folder
-from engine.networks.unet import UNet, load_unet, stored_state
+from engine.networks.states import stored_state
+from engine.networks.unet import UNet, load_unet
 from engine.networks.unet_config import UNetConfig
 from tiling import BlendPlan, Box, Lattice, Tiling
 
