@@ -15,7 +15,6 @@ from engine.batch.naming import INGESTED
 from engine.batch.summary import page, totals
 from engine.batch.working import AllStopError, Ended, Working
 from engine.errors import (
-    InterruptedRunError,
     LeaseLostError,
     OutputError,
     RefusedError,
@@ -23,6 +22,7 @@ from engine.errors import (
 )
 from engine.ledger import Lease, Ledger, beating
 from engine.running import ClusterHost
+from engine.running.interrupting import interruptible
 from engine.running.logs import log_to_folder
 from engine.store import write_atomic, write_json
 
@@ -109,15 +109,12 @@ def run_batch(what: str, dest: str, options: Options, listener: BatchListener) -
     folder, refused = begun.folder, False
     lease = Lease.acquire(Ledger(folder), tell=listener.waiting)
     try:
-        with beating(lease) as pulse, log_to_folder(Ledger(folder).path("logs")):
+        with (
+            interruptible(f"batch '{folder}'"),
+            beating(lease) as pulse,
+            log_to_folder(Ledger(folder).path("logs")),
+        ):
             _run(begun, options, listener, pulse)
-    except KeyboardInterrupt as err:
-        raise InterruptedRunError(
-            where=f"batch '{folder}'",
-            expected="to finish",
-            found="a request to stop",
-            remedy="What is done is kept: give the same command again to continue.",
-        ) from err
     except RefusedError:
         refused = begun.fresh
         raise

@@ -14,9 +14,10 @@ from distributed import get_worker
 
 from engine.cluster import ClusterSpec, open_cluster
 from engine.device import choose_device, cores
-from engine.errors import InputError, InterruptedRunError, RefusedError, StoppedRunError
+from engine.errors import InputError, RefusedError, StoppedRunError
 from engine.running.crew import Crew
 from engine.running.flight import Call, Flight
+from engine.running.interrupting import interruptible
 from engine.running.window import PAUSE_S
 from engine.store import Location
 from engine.training.defenses import make_bank
@@ -89,15 +90,8 @@ def calibrate_on(
         with open_cluster(replace(spec, workers=min(spec.workers, total))) as client:
             yield from _Calibration(client, Location.parse(options.out), units).run()
 
-    try:
+    with interruptible(str(options.out), "Finished pieces are kept"):
         return make_bank(options, on_progress, doing)
-    except KeyboardInterrupt as err:
-        raise InterruptedRunError(
-            where=str(options.out),
-            expected="to finish",
-            found="a request to stop",
-            remedy="Finished pieces are kept: give the same command again to continue.",
-        ) from err
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from engine.cluster import ClusterSettings, ClusterSpec, open_cluster
 from engine.device import visible_gpus
 from engine.errors import (
     InputError,
-    InterruptedRunError,
     ModelError,
     OutputError,
     ResourceError,
@@ -20,6 +19,7 @@ from engine.errors import (
 from engine.ledger import Lease, Ledger, beating, take_over
 from engine.running.documents import check_unchanged
 from engine.running.driver import Driver, Held
+from engine.running.interrupting import interruptible
 from engine.running.logs import log_to_folder
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def execute(
     lease = Lease.acquire(ledger, tell=listener.waiting)
     refused = False
     try:
-        with ExitStack() as stack:
+        with interruptible(f"OUT '{plan.job.out}'"), ExitStack() as stack:
             pulse = stack.enter_context(beating(lease))
             journal = take_over(ledger, lease)
             check_unchanged(ledger, plan.seen)
@@ -108,13 +108,6 @@ def execute(
                 # written.
                 refused = not driver.made
                 raise
-    except KeyboardInterrupt as err:
-        raise InterruptedRunError(
-            where=f"OUT '{plan.job.out}'",
-            expected="to finish",
-            found="a request to stop",
-            remedy="What is done is kept: give the same command again to continue.",
-        ) from err
     finally:
         _release(lease)
         if refused:
