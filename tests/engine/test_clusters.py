@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import engine.device
 from engine.cluster import ClusterSettings, ClusterSpec, Expected, complaints, open_cluster
 from engine.cluster.configuration import server_environment
 from engine.cluster.kubernetes import cluster_description
+from engine.cluster.leaving import ended
 from engine.cluster.quota import needs, quantity, shortfalls
 from engine.device import visible_gpus
 from engine.errors import RecipeError, ResourceError
@@ -385,3 +387,34 @@ def test_no_variable_to_pass() -> None:
     asked = ("workers=1", "pass_environment=NOT_SET_ANYWHERE_*")
     with pytest.raises(ResourceError, match="NOT_SET_ANYWHERE"):
         server_environment(load_cluster_settings("gateway", asked))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("leave", [False, True])
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_cluster_is_ended_or_left(
+    caplog: pytest.LogCaptureFixture, ours: bool, leave: bool, fails: bool
+) -> None:
+    """One that is to be left is ended by an error only where this run started it."""
+    settings = ClusterSettings(name=None if ours else "fish", leave=leave)
+    stops: list[str] = []
+    with (
+        pytest.raises(KeyboardInterrupt) if fails else nullcontext(),
+        ended("fish", settings, lambda: stops.append("fish")),
+    ):
+        if fails:
+            raise KeyboardInterrupt
+    stays = leave and not (fails and ours)
+    assert stops == ([] if stays else ["fish"])
+    assert ("cluster fish is left" in caplog.text) == (leave and not fails)
+
+
+def test_a_cluster_that_cannot_be_ended_does_not_hide_why_the_run_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse() -> None:
+        raise OSError("gone")
+
+    with pytest.raises(ValueError, match="first"), ended("fish", ClusterSettings(), refuse):
+        raise ValueError("first")
+    assert "cluster fish could not be stopped" in caplog.text
