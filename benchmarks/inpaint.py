@@ -31,6 +31,7 @@ import argparse
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -78,14 +79,16 @@ def time_inpaint(case: Case) -> dict[str, Any]:
     """Time the stage on the four maps."""
     found: dict[str, Any] = {}
     for kind in ("nothing", "aligned", "anywhere", "all"):
-        given = case.given(kind)
         notes: dict[str, float] = {}
-        found[kind] = seconds(
-            lambda g=given, n=notes: n.update(case.inpaint(g)), case.launch.device
-        )
+        work = partial(_inpaint, case, case.given(kind), notes)
+        found[kind] = seconds(work, case.launch.device)
         found[f"share, {kind}"] = round(notes["windows_run"] / notes["windows"], 4)
         print(f"  {kind:10}{found[kind]:8.1f} s", file=sys.stderr, flush=True)
     return found
+
+
+def _inpaint(case: Case, given: dict[str, Any], notes: dict[str, float]) -> None:
+    notes.update(case.inpaint(given))
 
 
 def time_ladder(case: Case) -> dict[str, float]:

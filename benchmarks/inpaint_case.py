@@ -55,7 +55,8 @@ class Case:
         side = self.options.side
         repeats = [-(-side // n) for n in block.shape]
         known = len(self.mae.config.classes) - 1
-        return np.minimum(np.tile(block, repeats)[:side, :side], known).astype(np.uint8)
+        tiled: np.ndarray = np.minimum(np.tile(block, repeats)[:side, :side], known)
+        return tiled.astype(np.uint8)
 
     def entropy(self, kind: str) -> np.ndarray:
         """Entropy with uncertain patches: (side, side) uint8, 0 or 255."""
