@@ -48,11 +48,11 @@ from engine.methods.starconvex import StarObjects, render
 from engine.networks.defense_bank import DefenseBank, open_bank
 from engine.networks.model_folder import ModelFolder, open_model
 from engine.training.data import find_pairs, read_samples
-from engine.training.defense_pieces import Piece, cut_pieces
-from engine.training.defense_scoring import score_labels
-from engine.training.flag_judging import Judged, judge
-from engine.training.flag_options import TAUS, FlagSetting
-from engine.training.flag_variants import Segmenter
+from engine.training.defenses.pieces import Piece, cut_pieces
+from engine.training.defenses.scoring import score_labels
+from engine.training.flags.judging import Judged, judge
+from engine.training.flags.options import TAUS, FlagSetting
+from engine.training.flags.variants import Segmenter
 from tiling import Box
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from engine.methods.starconvex import StarObjects
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from engine.training.defense_pieces import Piece
-    from engine.training.flag_variants import Change, Segmenter
+    from engine.training.defenses.pieces import Piece
+    from engine.training.flags.variants import Change, Segmenter
 
 #: Polynomial defenses, the paper's noises, and noises of the energy of the defenses.
 KINDS = ("pd", "gaussian", "poisson", "fair_gaussian", "fair_poisson")

@@ -15,9 +15,9 @@ from tiling import Box
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from engine.training.defense_pieces import Piece
-    from engine.training.flag_judging import Judged
-    from engine.training.flag_options import FlagSetting
+    from engine.training.defenses.pieces import Piece
+    from engine.training.flags.judging import Judged
+    from engine.training.flags.options import FlagSetting
 
 #: IoU between which objects are counted.
 EDGES = (0.0, 0.3, 0.5, 0.8, 1.01)

@@ -9,13 +9,13 @@ from resampling import drawn, limits
 
 from engine.methods.flag_extras import share_of
 from engine.methods.flag_votes import votes_needed
-from engine.training.flags import GOOD_F1, average_precision
+from engine.training.flags.searching import GOOD_F1, average_precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from engine.training.flag_judging import Counts, Judged, Voted
-    from engine.training.flag_options import FlagSetting
+    from engine.training.flags.judging import Counts, Judged, Voted
+    from engine.training.flags.options import FlagSetting
 
 #: As in the recipe.
 FN_MAX_COVERED = 0.5

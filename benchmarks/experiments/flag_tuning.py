@@ -10,11 +10,11 @@ import numpy as np
 from flag_scores import vote
 
 from engine.methods.flag_votes import votes_needed
-from engine.training.flag_options import MERGES, MIN_VOTES, TAUS, FlagSetting
-from engine.training.flags import GOOD_F1
+from engine.training.flags.options import MERGES, MIN_VOTES, TAUS, FlagSetting
+from engine.training.flags.searching import GOOD_F1
 
 if TYPE_CHECKING:
-    from engine.training.flag_judging import Judged
+    from engine.training.flags.judging import Judged
 
 #: Precision that the issue asks for.
 PRECISION = 0.73

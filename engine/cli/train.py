@@ -27,7 +27,7 @@ from engine.errors import RecipeError
 
 if TYPE_CHECKING:
     from engine.networks.defense_bank import Mode
-    from engine.training.defense_options import DefenseProgress, Route
+    from engine.training.defenses.options import DefenseProgress, Route
     from engine.training.schedule import Precision
 
 app = typer.Typer(no_args_is_help=True, help="Train models on your own images.")
@@ -119,7 +119,7 @@ def defenses(
 ) -> None:
     """Make a bank of polynomial defenses; given again after a stop, it goes on."""
     from engine.running.calibrating import calibrate_on
-    from engine.training.defense_options import DefenseOptions
+    from engine.training.defenses.options import DefenseOptions
 
     options = DefenseOptions(
         model=model,

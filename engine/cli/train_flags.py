@@ -12,10 +12,10 @@ from rich.markup import escape
 
 from engine.cli.train_options import OUT, numbers
 from engine.errors import OutputError, RecipeError
-from engine.training.flag_options import MERGES, MIN_VOTES, STRENGTHS, TAUS, FlagOptions
+from engine.training.flags.options import MERGES, MIN_VOTES, STRENGTHS, TAUS, FlagOptions
 
 if TYPE_CHECKING:
-    from engine.training.flags import FlagChoice, FlagRow
+    from engine.training.flags.searching import FlagChoice, FlagRow
 
 #: Rows of the table that are printed.
 SHOWN = 5
@@ -54,8 +54,8 @@ def flags(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Find the settings of flags that help most; they are for --set and for a recipe."""
-    from engine.training.flag_document import document
-    from engine.training.flags import search_flags
+    from engine.training.flags.document import document
+    from engine.training.flags.searching import search_flags
 
     _check_out(out)
     if not 0 < precision <= 1:
@@ -121,7 +121,7 @@ def _show(done: int, total: int) -> None:
 
 def _print(choice: FlagChoice, precision: float) -> None:
     """Print the best settings and what they are worth."""
-    from engine.training.flag_document import most_right
+    from engine.training.flags.document import most_right
 
     head = f"{choice.counted} of {choice.images} images are below F1 0.95 and decide"
     lines = [f"{head}; their mean F1 without flags is {choice.before:.4f}", ""]

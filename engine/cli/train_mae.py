@@ -24,7 +24,7 @@ from engine.networks.mae_folder import MaeConfig
 
 if TYPE_CHECKING:
     from engine.networks.mae_folder import ClassInput, Positions
-    from engine.training.mae_options import MaeProgress
+    from engine.training.mae.options import MaeProgress
     from engine.training.schedule import Precision
 
 #: Stands for all patches where a number is asked for.
@@ -70,8 +70,8 @@ def mae(
     seed: Annotated[int, typer.Option(help="Of split, weights and batches.")] = 0,
 ) -> None:
     """Train a masked autoencoder; given again after a stop, it continues from its last epoch."""
-    from engine.training.mae import train_mae
-    from engine.training.mae_options import MaeTrainOptions
+    from engine.training.mae.options import MaeTrainOptions
+    from engine.training.mae.training import train_mae
 
     wide, deep = _sizes("--encoder", encoder), _sizes("--decoder", decoder)
     config = MaeConfig(

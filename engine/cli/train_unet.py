@@ -23,7 +23,7 @@ from engine.errors import RecipeError
 if TYPE_CHECKING:
     from engine.networks.unet_config import Norm
     from engine.training.schedule import Precision
-    from engine.training.unet_options import UNetProgress
+    from engine.training.unet.options import UNetProgress
 
 _SOURCES = "Folder of PNG or TIFF images, a TIFF stack, or an OME-Zarr image."
 _OBJECTS = "background,object"
@@ -71,8 +71,8 @@ def unet(
     seed: Annotated[int, typer.Option(help="Of split, subsets, weights and batches.")] = 0,
 ) -> None:
     """Train an ensemble of U-Nets; given again after a stop, it continues from its last epoch."""
-    from engine.training.unet import train_unet
-    from engine.training.unet_options import UNetOptions
+    from engine.training.unet.options import UNetOptions
+    from engine.training.unet.training import train_unet
 
     options = UNetOptions(
         images=images,

@@ -82,9 +82,9 @@ class OpenMember:
         Notes
         -----
         StarDist answers [0, scale logit p + shift], so that a softmax gives background and object;
-        its own p is the distance to the border, see `engine.training.unet_stardist`. Its answer at
-        a place of the grid is for the first pixel of the cell (the targets are taken there); in
-        between we interpolate linearly, and after the last one it stays.
+        its own p is the distance to the border, see `engine.training.unet.stardist_member`. Its
+        answer at a place of the grid is for the first pixel of the cell (the targets are taken
+        there); in between we interpolate linearly, and after the last one it stays.
         """
         given = with_company(batch, self._module, self._launch)
         return self._logits(to_device(given, self._launch))[: len(batch)]

@@ -56,7 +56,7 @@ def write_stardist_member(path: Path, model: str, scale: float = 1.0, shift: flo
         Name of a bundled model, or a path relative to `path`.
 
     scale, shift : float
-        Of its logit; see `engine.training.unet_stardist`.
+        Of its logit; see `engine.training.unet.stardist_member`.
 
     Raises
     ------

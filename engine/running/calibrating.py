@@ -20,7 +20,7 @@ from engine.running.flight import Call, Flight
 from engine.running.interrupting import interruptible
 from engine.running.window import PAUSE_S
 from engine.store import Location
-from engine.training.defenses import make_bank
+from engine.training.defenses.making import make_bank
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from distributed import Client
 
-    from engine.training.defense_options import DefenseOptions, DefenseProgress
-    from engine.training.defense_parts import Part
-    from engine.training.defense_work import PieceWork
+    from engine.training.defenses.options import DefenseOptions, DefenseProgress
+    from engine.training.defenses.parts import Part
+    from engine.training.defenses.work import PieceWork
 
 _LOG = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def calibrate_on(
     Returns
     -------
     Path
-        The bank, as `engine.training.defenses.make_bank` makes it: the same on any cluster.
+        The bank, as `engine.training.defenses.making.make_bank` makes it: the same on any cluster.
 
     Raises
     ------

@@ -23,10 +23,10 @@ from engine.stages.base import Frame, Pipeline, Place, Raster
 from engine.stages.flags import Flags
 from engine.stages.stardist import Candidates, Instances
 from engine.training.data import normalise
-from engine.training.defense_pieces import Piece
-from engine.training.flag_judging import judge
-from engine.training.flag_options import FlagSetting
-from engine.training.flag_variants import Segmenter
+from engine.training.defenses.pieces import Piece
+from engine.training.flags.judging import judge
+from engine.training.flags.options import FlagSetting
+from engine.training.flags.variants import Segmenter
 from tiling import Box, Tiling
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -24,12 +24,12 @@ from engine.networks.model_folder import open_model
 from engine.networks.star_unet import StarDistUNet
 from engine.networks.stardist import load_network, save_folder
 from engine.training.data import normalise
-from engine.training.defense_options import DefenseOptions
-from engine.training.defense_pieces import Piece
-from engine.training.defense_routes import Case, descend
-from engine.training.defense_scoring import Judge
-from engine.training.defenses import read_pieces
-from engine.training.flag_variants import Segmenter, bank_changes
+from engine.training.defenses.making import read_pieces
+from engine.training.defenses.options import DefenseOptions
+from engine.training.defenses.pieces import Piece
+from engine.training.defenses.routes import Case, descend
+from engine.training.defenses.scoring import Judge
+from engine.training.flags.variants import Segmenter, bank_changes
 
 COUNT = 3
 LAYOUT = Layout(degree=3, blocks=2)

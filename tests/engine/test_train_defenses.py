@@ -32,13 +32,13 @@ from engine.networks.stardist import load_network
 from engine.running import calibrating
 from engine.running.calibrating import RETRIES, calibrate_on
 from engine.training.data import Sample, find_pairs, normalise, read_samples
-from engine.training.defense_options import DefenseOptions, DefenseProgress
-from engine.training.defense_parts import Part
-from engine.training.defense_pieces import Piece, cut_pieces
-from engine.training.defense_routes import Case, Found, bounded, descend, search
-from engine.training.defense_scoring import Judge, Score, scaled_variants, score_labels
-from engine.training.defense_work import Doing, PieceWork, calibrate, storable
-from engine.training.defenses import make_bank
+from engine.training.defenses.making import make_bank
+from engine.training.defenses.options import DefenseOptions, DefenseProgress
+from engine.training.defenses.parts import Part
+from engine.training.defenses.pieces import Piece, cut_pieces
+from engine.training.defenses.routes import Case, Found, bounded, descend, search
+from engine.training.defenses.scoring import Judge, Score, scaled_variants, score_labels
+from engine.training.defenses.work import Doing, PieceWork, calibrate, storable
 from engine.training.whole_image import find_objects, predict_maps
 
 LAYOUT = Layout(degree=3, blocks=2)

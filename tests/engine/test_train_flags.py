@@ -30,15 +30,15 @@ from engine.networks.defense_bank import DefenseBank, save_bank
 from engine.networks.model_folder import open_model
 from engine.networks.stardist import load_network
 from engine.training.data import normalise
-from engine.training.flag_document import document, most_right
-from engine.training.flag_judging import judge
-from engine.training.flag_options import FlagOptions, FlagSetting
-from engine.training.flag_variants import Segmenter, bank_changes
-from engine.training.flags import (
+from engine.training.flags.document import document, most_right
+from engine.training.flags.judging import judge
+from engine.training.flags.options import FlagOptions, FlagSetting
+from engine.training.flags.searching import (
     FlagRow,
     average_precision,
     search_flags,
 )
+from engine.training.flags.variants import Segmenter, bank_changes
 from engine.training.whole_image import find_objects, predict_maps
 from tiling import Box
 

@@ -20,12 +20,12 @@ from engine.networks.mae_folder import MaeConfig, open_mae
 from engine.networks.mae_runtime import open_inpainter
 from engine.networks.mae_weights import initialise_mae
 from engine.training import course
-from engine.training.mae import class_weights, train_mae
-from engine.training.mae_batches import MaeBatch, MaeBatches, mask_windows, validation_windows
-from engine.training.mae_data import ClassMap, class_shares, read_class_maps, split_maps
-from engine.training.mae_loss import mae_loss
-from engine.training.mae_options import SCORED_RATIOS, MaeProgress, MaeTrainOptions
-from engine.training.mae_scoring import score_mae, scored_batches
+from engine.training.mae.batches import MaeBatch, MaeBatches, mask_windows, validation_windows
+from engine.training.mae.data import ClassMap, class_shares, read_class_maps, split_maps
+from engine.training.mae.loss import mae_loss
+from engine.training.mae.options import SCORED_RATIOS, MaeProgress, MaeTrainOptions
+from engine.training.mae.scoring import score_mae, scored_batches
+from engine.training.mae.training import class_weights, train_mae
 
 CLASSES = ("background", "shell", "core")
 TINY = MaeConfig(

@@ -21,9 +21,8 @@ from engine.networks.unet import UNet
 from engine.networks.unet_config import UNetConfig
 from engine.training.augment import Augmentation, draw_crop
 from engine.training.data import Sample
-from engine.training.unet import train_unet
-from engine.training.unet_data import read_class_data, subset
-from engine.training.unet_loss import (
+from engine.training.unet.data import read_class_data, subset
+from engine.training.unet.loss import (
     IGNORED,
     ClassBatch,
     ClassBatches,
@@ -31,8 +30,9 @@ from engine.training.unet_loss import (
     class_weights,
     collate_classes,
 )
-from engine.training.unet_options import UNetOptions, UNetProgress
-from engine.training.unet_scoring import score_ensemble
+from engine.training.unet.options import UNetOptions, UNetProgress
+from engine.training.unet.scoring import score_ensemble
+from engine.training.unet.training import train_unet
 
 NAMES = ("background", "rim", "core")
 PLAIN = Augmentation(orientation=False, zoom_share=0, scale=(1, 1), shift=(0, 0), gamma=(1, 1),

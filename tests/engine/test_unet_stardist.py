@@ -8,7 +8,7 @@ from engine.networks.ensemble import Member
 from engine.networks.ensemble_runtime import open_member
 from engine.networks.model_folder import open_model
 from engine.training.data import Sample
-from engine.training.unet_stardist import calibrate, fit_logistic
+from engine.training.unet.stardist_member import calibrate, fit_logistic
 
 
 def test_the_fit_is_the_one_that_made_the_data() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engine.methods.patches import cut_patches, near_patches
 from engine.networks.mae_folder import MaeConfig
-from engine.training.mae_data import ClassMap
+from engine.training.mae.data import ClassMap
 
 #: The source [004] trains on windows with more foreground than this.
 LEAST_FOREGROUND = 0.3

@@ -11,7 +11,7 @@ from engine.errors import InputError
 from engine.methods.patches import near_patches
 from engine.networks.mae_folder import MaeConfig
 from engine.training.image_files import SUFFIXES, is_tiff, read_image
-from engine.training.mae_options import MaeTrainOptions
+from engine.training.mae.options import MaeTrainOptions
 from engine.training.splitting import set_apart
 
 

@@ -22,7 +22,7 @@ from engine.training.data import (
     split_pairs,
 )
 from engine.training.image_files import is_tiff
-from engine.training.unet_options import UNetOptions
+from engine.training.unet.options import UNetOptions
 from tiling import Box
 
 

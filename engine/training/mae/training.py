@@ -15,12 +15,12 @@ from engine.training.contents import contents
 from engine.training.course import begin, follow
 from engine.training.fitting import Descent, Fitting
 from engine.training.goal import Goal
-from engine.training.mae_batches import MaeBatch, MaeBatches, validation_windows
-from engine.training.mae_card import MaeRun, mae_card
-from engine.training.mae_data import ClassMap, class_shares, read_class_maps
-from engine.training.mae_loss import mae_loss
-from engine.training.mae_options import MaeProgress, MaeScores, MaeTrainOptions
-from engine.training.mae_scoring import score_mae, scored_batches
+from engine.training.mae.batches import MaeBatch, MaeBatches, validation_windows
+from engine.training.mae.card import MaeRun, mae_card
+from engine.training.mae.data import ClassMap, class_shares, read_class_maps
+from engine.training.mae.loss import mae_loss
+from engine.training.mae.options import MaeProgress, MaeScores, MaeTrainOptions
+from engine.training.mae.scoring import score_mae, scored_batches
 
 logger = logging.getLogger(__name__)
 

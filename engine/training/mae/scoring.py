@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from engine.networks.mae import MaskedAutoencoder
 from engine.networks.mae_folder import MaeConfig
-from engine.training.mae_batches import MaeBatch, mask_windows
-from engine.training.mae_options import SCORED_RATIOS, MaeScores
+from engine.training.mae.batches import MaeBatch, mask_windows
+from engine.training.mae.options import SCORED_RATIOS, MaeScores
 
 #: Pixels farther from foreground, in pixels, are not scored, as in the source [004].
 SCORED_DISTANCE = 10

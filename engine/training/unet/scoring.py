@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from engine.networks.unet import UNet
-from engine.training.unet_loss import IGNORED, ClassBatch
+from engine.training.unet.loss import IGNORED, ClassBatch
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from engine.methods.defenses import CAP, Layout, evaluate, evaluate_tensor
 from engine.training.augment import Crop
 from engine.training.batches import Batch, collate
-from engine.training.defense_pieces import Piece
-from engine.training.defense_scoring import Judge, Score
+from engine.training.defenses.pieces import Piece
+from engine.training.defenses.scoring import Judge, Score
 from engine.training.star_loss import star_loss
 
 #: Candidates of a route that are looked at once more in float32.

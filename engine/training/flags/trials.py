@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ResourceError
-from engine.training.flag_options import FlagOptions, FlagSetting
+from engine.training.flags.options import FlagOptions, FlagSetting
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,10 +19,10 @@ from engine.methods.flag_votes import votes_needed
 from engine.networks.defense_bank import DefenseBank, open_bank
 from engine.networks.model_folder import ModelFolder, open_model
 from engine.training.data import Sample, find_pairs, read_samples
-from engine.training.flag_judging import Judged, Voted, judge
-from engine.training.flag_options import FlagOptions, FlagSetting
-from engine.training.flag_trials import propose, sampler
-from engine.training.flag_variants import Segmenter, bank_changes
+from engine.training.flags.judging import Judged, Voted, judge
+from engine.training.flags.options import FlagOptions, FlagSetting
+from engine.training.flags.trials import propose, sampler
+from engine.training.flags.variants import Segmenter, bank_changes
 
 #: Images that are better than this have nothing to gain and do not count (the paper's limit).
 GOOD_F1 = 0.95

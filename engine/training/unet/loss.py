@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from engine.training.augment import Crop
 from engine.training.batches import draw_crops
 from engine.training.data import Sample
-from engine.training.unet_options import UNetOptions
+from engine.training.unet.options import UNetOptions
 
 # Label of pixels that do not count: those that a crop has beyond its image.
 IGNORED = -1

@@ -18,11 +18,11 @@ from engine.networks.defense_bank import DefenseBank, save_bank
 from engine.networks.model_folder import ModelFolder, open_model
 from engine.store import write_atomic
 from engine.training.data import find_pairs, read_samples
-from engine.training.defense_card import bank_card
-from engine.training.defense_options import GOOD, DefenseOptions, DefenseProgress
-from engine.training.defense_parts import Part, part_file, read_part, write_part
-from engine.training.defense_pieces import Piece, cut_pieces
-from engine.training.defense_work import Doing, PieceWork, one_by_one
+from engine.training.defenses.card import bank_card
+from engine.training.defenses.options import GOOD, DefenseOptions, DefenseProgress
+from engine.training.defenses.parts import Part, part_file, read_part, write_part
+from engine.training.defenses.pieces import Piece, cut_pieces
+from engine.training.defenses.work import Doing, PieceWork, one_by_one
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def make_bank(
     on_progress : callable
         Called after every piece.
     doing : callable
-        Does the pieces, see `engine.training.defense_work.Doing`.
+        Does the pieces, see `engine.training.defenses.work.Doing`.
 
     Returns
     -------

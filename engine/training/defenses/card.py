@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.training.defense_options import GOOD, DefenseOptions
-from engine.training.defense_parts import Part
+from engine.training.defenses.options import GOOD, DefenseOptions
+from engine.training.defenses.parts import Part
 
 _CARD = """# {name}
 

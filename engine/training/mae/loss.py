@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engine.networks.mae import MaskedAutoencoder
-from engine.training.mae_batches import MaeBatch
+from engine.training.mae.batches import MaeBatch
 
 
 def mae_loss(network: MaskedAutoencoder, batch: MaeBatch, weights: Tensor, *, half: bool) -> Tensor:

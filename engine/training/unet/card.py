@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.training.unet_data import ClassData
-from engine.training.unet_options import UNetOptions
-from engine.training.unet_scoring import EnsembleScore
+from engine.training.unet.data import ClassData
+from engine.training.unet.options import UNetOptions
+from engine.training.unet.scoring import EnsembleScore
 
 _CARD = """# {name}
 

@@ -21,18 +21,18 @@ from engine.training.course import begin, follow
 from engine.training.data import Sample
 from engine.training.fitting import Descent, Fitting, initialise
 from engine.training.goal import Goal, MeanLoss, mean_loss
-from engine.training.unet_card import MemberRun, ensemble_card
-from engine.training.unet_data import ClassData, read_class_data, subset
-from engine.training.unet_loss import (
+from engine.training.unet.card import MemberRun, ensemble_card
+from engine.training.unet.data import ClassData, read_class_data, subset
+from engine.training.unet.loss import (
     ClassBatch,
     ClassBatches,
     class_loss,
     class_weights,
     collate_classes,
 )
-from engine.training.unet_options import UNetOptions, UNetProgress
-from engine.training.unet_scoring import score_ensemble
-from engine.training.unet_stardist import calibrate
+from engine.training.unet.options import UNetOptions, UNetProgress
+from engine.training.unet.scoring import score_ensemble
+from engine.training.unet.stardist_member import calibrate
 
 logger = logging.getLogger(__name__)
 

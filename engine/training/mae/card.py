@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from engine.training.fitting import Elapsed
-from engine.training.mae_options import SCORED_RATIOS, MaeScores, MaeTrainOptions
+from engine.training.mae.options import SCORED_RATIOS, MaeScores, MaeTrainOptions
 
 _CARD = """# {name}
 

@@ -13,7 +13,7 @@ from engine.networks.defense_bank import Mode
 from engine.networks.model_folder import ModelFolder
 from engine.networks.star_unet import LEAST_DISTANCE, StarDistUNet
 from engine.networks.stardist import load_network
-from engine.training.defense_pieces import Piece
+from engine.training.defenses.pieces import Piece
 from engine.training.whole_image import Maps, find_objects
 
 #: IoU at which objects count, and beyond which a better one counts no more.

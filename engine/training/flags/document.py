@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, astuple
 from typing import TYPE_CHECKING, Any
 
-from engine.training.flag_options import FlagSetting
-from engine.training.flags import FlagRow
+from engine.training.flags.options import FlagSetting
+from engine.training.flags.searching import FlagRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from engine.training.flags import FlagChoice
+    from engine.training.flags.searching import FlagChoice
 
 
 def most_right(rows: Sequence[FlagRow], precision: float) -> FlagRow | None:

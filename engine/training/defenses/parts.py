@@ -14,7 +14,7 @@ from safetensors.numpy import save
 from engine.errors import InputError
 from engine.methods.defenses import Layout
 from engine.store import write_atomic
-from engine.training.defense_pieces import Piece
+from engine.training.defenses.pieces import Piece
 
 _KEY = "tilewright.defense"
 

@@ -14,11 +14,11 @@ from engine.device import choose_device, choose_precision
 from engine.methods.defenses import CAP, Layout, evaluate
 from engine.networks.defense_bank import Mode
 from engine.networks.model_folder import ModelFolder
-from engine.training.defense_options import GOOD, DefenseOptions
-from engine.training.defense_parts import Part
-from engine.training.defense_pieces import Piece
-from engine.training.defense_routes import Case, Found, descend, search
-from engine.training.defense_scoring import Judge
+from engine.training.defenses.options import GOOD, DefenseOptions
+from engine.training.defenses.parts import Part
+from engine.training.defenses.pieces import Piece
+from engine.training.defenses.routes import Case, Found, descend, search
+from engine.training.defenses.scoring import Judge
 
 # A little less than 1, so that a block whose largest value was the cap stays below it as float16.
 _SHRINK = 1 - 2**-9

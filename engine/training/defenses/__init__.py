@@ -1,0 +1,1 @@
+"""Banks of polynomial defenses, calibrated for a network."""

@@ -1,0 +1,1 @@
+"""Settings of flags, searched for on validation images."""

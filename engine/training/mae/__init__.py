@@ -1,0 +1,1 @@
+"""Training of masked autoencoders on class maps."""

@@ -1,0 +1,1 @@
+"""Training of ensembles of U-Nets."""
