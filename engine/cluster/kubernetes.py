@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -10,10 +10,21 @@ from uuid import uuid4
 from distributed import Client
 
 from engine.cluster import configuration
-from engine.cluster.arriving import end_when_idle, wait_for_worker
-from engine.cluster.configuration import WAIT_S, server_environment
+from engine.cluster.configuration import server_environment
 from engine.cluster.extras import require
+from engine.cluster.forwarding import check_rights, is_inside
 from engine.cluster.inspection import inspect_cluster
+from engine.cluster.leaving import ended
+from engine.cluster.operated import (
+    KIND,
+    LABELS,
+    WHERE,
+    Api,
+    Operated,
+    allowed,
+    in_our_words,
+    open_api,
+)
 from engine.cluster.quota import needs, shortfalls
 from engine.errors import ResourceError
 
@@ -23,23 +34,14 @@ if TYPE_CHECKING:
     from engine.cluster.spec import ClusterSpec
     from engine.recipe import ClusterSettings
 
-_LOG = logging.getLogger(__name__)
-
-WHERE = "--cluster kubernetes"
-
-#: The operator's kind of resource.
-KIND = "daskclusters.kubernetes.dask.org"
-
 #: What the scheduler takes: it holds no pixels.
 _SCHEDULER = {"cpu": "1", "memory": "2Gi"}
 
-#: Whose errors are told in our words.
-_PACKAGES = ("kr8s", "httpx", "httpcore", "dask_kubernetes")
+#: The operator deletes a cluster that is idle. A scheduler that ended first would be started
+#: again, by its deployment, and be idle anew for ever.
+_NEVER_BY_ITSELF = {"DASK_DISTRIBUTED__SCHEDULER__IDLE_TIMEOUT": "None"}
 
-#: How long removing may take.
-_REMOVE_S = 60
-
-#: What a worker's pod must not have by itself: rights on the machine, a token of the cluster.
+#: What pods must not have: rights on the machine, a token of the cluster, which they never ask.
 _SAFE_POD = {"automountServiceAccountToken": False, "terminationGracePeriodSeconds": 30}
 _SAFE = {
     "allowPrivilegeEscalation": False,
@@ -57,16 +59,18 @@ def check(spec: ClusterSpec) -> None:
     ResourceError
         If so.
     """
-    kr8s = require("kr8s", "kubernetes")
     require("dask_kubernetes.operator", "kubernetes")
-    with _in_our_words():
-        api = kr8s.api(namespace=spec.settings.namespace)
-        api.timeout = configuration.CONNECT_TIMEOUT_S
+    with in_our_words():
+        api = open_api(spec.settings.namespace)
         # Also tells whether we may: a namespace of others, or none, has no list for us.
-        list(kr8s.get(KIND, namespace=api.namespace, api=api))
-        _check_namespace(kr8s, api)
+        list(require("kr8s", "kubernetes").get(KIND, namespace=api.namespace, api=api))
+        _check_namespace(api)
+        if not is_inside():
+            check_rights(api)
         if spec.settings.name is None:
-            _check_quota(kr8s, api, cluster_description(spec, _new_name()))
+            _check_quota(api, cluster_description(spec, _new_name()))
+        else:
+            Operated(api, spec.settings.name).found()
 
 
 @contextmanager
@@ -80,36 +84,58 @@ def start(spec: ClusterSpec) -> Iterator[Client]:
         versions differ.
     """
     check(spec)
+    deadline = time.monotonic() + spec.wait_s
     settings = spec.settings
-    operator = require("dask_kubernetes.operator", "kubernetes")
-    wait_s = settings.wait_s or WAIT_S
-    description = None if settings.name else cluster_description(spec, _new_name())
-    name = settings.name or str((description or {})["metadata"]["name"])
-    make = operator.KubeCluster.from_name if settings.name else operator.KubeCluster
-    with _removed(name, settings):
-        with _in_our_words():
-            cluster = make(
-                name=name,
-                namespace=settings.namespace,
-                custom_cluster_spec=description,
-                shutdown_on_close=False,
-                resource_timeout=int(max(1, wait_s)),
-                quiet=True,
-            )
-        with (
-            cluster,
-            Client(
-                cluster, timeout=configuration.CONNECT_TIMEOUT_S, set_as_default=False
-            ) as client,
-        ):
-            if settings.adapt_min is not None:
-                cluster.adapt(settings.adapt_min, settings.adapt_max)
-            end_when_idle(client, settings.idle_timeout_s)
-            remedy = f"See `kubectl describe pods -l dask.org/cluster-name={name}` for the reason."
-            wait_for_worker(client, WHERE, wait_s, remedy)
+    with in_our_words():
+        cluster = Operated(open_api(settings.namespace), settings.name or _new_name())
+    with ended(cluster.name, settings, cluster.remove):
+        with in_our_words():
+            _make(cluster, spec, deadline)
+        with cluster.reached() as address, _client(address) as client:
+            _wait_for_worker(client, cluster, deadline)
             inspect_cluster(client, WHERE)
             client.forward_logging("engine")
             yield client
+
+
+def _make(cluster: Operated, spec: ClusterSpec, deadline: float) -> None:
+    """Make a cluster, or give one that is there its size."""
+    settings = spec.settings
+    if settings.name is None:
+        cluster.make(cluster_description(spec, cluster.name))
+    elif settings.workers is not None:
+        cluster.scale(settings.workers)
+    cluster.wait_for_scheduler(deadline)
+    if settings.adapt_min is not None and settings.adapt_max is not None:
+        # Not before: an operator that finds no scheduler looks again after a minute.
+        cluster.adapt(settings.adapt_min, settings.adapt_max)
+
+
+def _client(address: str) -> Client:
+    try:
+        return Client(address, timeout=configuration.CONNECT_TIMEOUT_S, set_as_default=False)
+    except OSError as err:
+        raise ResourceError(
+            where=WHERE,
+            expected=f"a scheduler that answers within {configuration.CONNECT_TIMEOUT_S} s",
+            found=str(err),
+            remedy="See its log, and the network policies of the namespace.",
+        ) from err
+
+
+def _wait_for_worker(client: Client, cluster: Operated, deadline: float) -> None:
+    """Wait for the first worker; say why none came."""
+    try:
+        client.wait_for_workers(1, timeout=max(1, deadline - time.monotonic()))
+    except TimeoutError as err:
+        with in_our_words():
+            troubles = cluster.troubles("worker")
+        raise ResourceError(
+            where=WHERE,
+            expected="at least one worker in time",
+            found=troubles or "none",
+            remedy="Correct that, or raise wait_s.",
+        ) from err
 
 
 def cluster_description(spec: ClusterSpec, name: str) -> dict[str, Any]:
@@ -132,12 +158,13 @@ def cluster_description(spec: ClusterSpec, name: str) -> dict[str, Any]:
     described: dict[str, Any] = clusters.make_cluster_spec(
         name=name,
         image=settings.image,
-        n_workers=settings.workers or settings.adapt_min or spec.workers,
-        env=server_environment(settings),
+        n_workers=settings.adapt_min or spec.wanted_workers,
+        env=server_environment(settings) | _NEVER_BY_ITSELF,
         idle_timeout=int(settings.idle_timeout_s),
         # No `dask-worker` any more, which is what the operator's client would write.
         worker_command=["dask", "worker", "--nthreads", str(spec.threads), "--memory-limit", "0"],
     )
+    described["metadata"]["labels"] = dict(LABELS)
     parts = described["spec"]
     scheduler = parts["scheduler"]["spec"]
     scheduler["containers"][0]["args"] = ["dask", "scheduler", "--host", "0.0.0.0"]
@@ -159,8 +186,8 @@ def _fill(pod: dict[str, Any], settings: ClusterSettings, size: dict[str, str]) 
         container["envFrom"] = [{"secretRef": {"name": settings.secret}}]
     pod |= _SAFE_POD
     if settings.service_account is not None:
+        # Rights on buckets come with the account; its token for Kubernetes does not.
         pod |= {"serviceAccountName": settings.service_account}
-        pod |= {"automountServiceAccountToken": True}
 
 
 def _tolerate(pod: dict[str, Any], settings: ClusterSettings) -> None:
@@ -174,36 +201,9 @@ def _tolerate(pod: dict[str, Any], settings: ClusterSettings) -> None:
     ]
 
 
-@contextmanager
-def _removed(name: str, settings: ClusterSettings) -> Iterator[None]:
-    """Remove a cluster when the block ends, unless it is to be left or was there before."""
-    try:
-        yield
-    except BaseException:
-        if settings.name is None or not settings.leave:
-            _remove(name, settings)
-        raise
-    if settings.leave:
-        _LOG.warning("cluster %s is left; it ends after %g s", name, settings.idle_timeout_s)
-    else:
-        _remove(name, settings)
-
-
-def _remove(name: str, settings: ClusterSettings) -> None:
-    kr8s = require("kr8s", "kubernetes")
-    try:
-        api = kr8s.api(namespace=settings.namespace)
-        for found in kr8s.get(KIND, name, namespace=api.namespace, api=api):
-            found.delete()
-            found.wait("delete", timeout=_REMOVE_S)
-    except Exception:
-        # Whatever it is: it must not hide why the run ends, and the idle timeout is set.
-        _LOG.exception("cluster %s could not be removed", name)
-
-
-def _check_namespace(kr8s: Any, api: Any) -> None:  # noqa: ANN401
+def _check_namespace(api: Api) -> None:
     """Refuse a namespace that is not there, where we may look."""
-    if _allowed(kr8s, "namespaces", api.namespace, api=api) == []:
+    if allowed("namespaces", api.namespace, api=api) == []:
         raise ResourceError(
             where=f"{WHERE}, namespace {api.namespace}",
             expected="a namespace that exists",
@@ -213,9 +213,9 @@ def _check_namespace(kr8s: Any, api: Any) -> None:  # noqa: ANN401
         )
 
 
-def _check_quota(kr8s: Any, api: Any, description: dict[str, Any]) -> None:  # noqa: ANN401
+def _check_quota(api: Api, description: dict[str, Any]) -> None:
     """Refuse a cluster that a quota of the namespace would keep from starting in full."""
-    quotas = _allowed(kr8s, "resourcequotas", namespace=api.namespace, api=api) or []
+    quotas = allowed("resourcequotas", namespace=api.namespace, api=api) or []
     short = list(shortfalls(needs(description), [dict(quota.raw) for quota in quotas]))
     if short:
         raise ResourceError(
@@ -226,34 +226,5 @@ def _check_quota(kr8s: Any, api: Any, description: dict[str, Any]) -> None:  # n
         )
 
 
-def _allowed(kr8s: Any, *words: str, **options: Any) -> list[Any] | None:  # noqa: ANN401
-    """Objects of Kubernetes; None where we may not look at them."""
-    try:
-        return list(kr8s.get(*words, **options))
-    except kr8s.ServerError as err:
-        if err.response is None or err.response.status_code != 403:
-            raise
-        return None
-
-
 def _new_name() -> str:
     return f"tilewright-{uuid4().hex[:8]}"
-
-
-@contextmanager
-def _in_our_words() -> Iterator[None]:
-    """Tell what Kubernetes, or the client of its operator, refuses as an error of ours."""
-    try:
-        yield
-    except Exception as err:
-        # Of any of the packages below: their errors have no common type.
-        ours = isinstance(err, OSError | RuntimeError | ValueError)
-        if not ours and type(err).__module__.partition(".")[0] not in _PACKAGES:
-            raise
-        raise ResourceError(
-            where=WHERE,
-            expected="a Kubernetes cluster with the Dask operator that takes the request",
-            found=f"{type(err).__name__}: {err}".strip(": "),
-            remedy="Check KUBECONFIG, the namespace and its quota, your rights (kubectl auth can-i "
-            "create daskclusters) and the operator (https://kubernetes.dask.org).",
-        ) from err

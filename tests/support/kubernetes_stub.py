@@ -30,6 +30,8 @@ class Stub:
         Plurals that may not be listed.
     refusal : str
         What it says to whoever wants to make something.
+    may_forward : bool
+        Whether ports of pods may be forwarded.
     """
 
     namespaces: tuple[str, ...] = ("default",)
@@ -37,6 +39,7 @@ class Stub:
     operator: bool = True
     forbidden: tuple[str, ...] = ()
     refusal: str = "exceeded quota: none"
+    may_forward: bool = True
     asked: list[str] = field(default_factory=list)
 
     def answer(self, path: str) -> tuple[int, dict[str, Any]]:
@@ -100,8 +103,10 @@ def kubernetes_stub(stub: Stub, folder: Path) -> Iterator[Path]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
+            if self.path.endswith("/selfsubjectaccessreviews"):
+                return self._say(201, {"status": {"allowed": stub.may_forward}})
             stub.asked.append(f"POST {self.path}")
-            self._say(403, {"kind": "Status", "code": 403, "message": stub.refusal})
+            return self._say(403, {"kind": "Status", "code": 403, "message": stub.refusal})
 
         def do_GET(self) -> None:
             self._say(*stub.answer(self.path))
