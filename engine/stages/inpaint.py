@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 #: Windows that are cut out and filled in at once.
 MOST_WINDOWS = 256
 
+#: Bytes of the kernels that oneDNN keeps for the shapes of the ladder (measured, torch 2.13).
+KERNEL_BYTES = 32 * 2**20
+
 
 def pixels_at_once(launch: Launch, tile: int) -> int:
     """Pixels of the windows that run at once: as many as in a launch of tiles; none on a CPU.
 
     There windows together are no faster than alone (`benchmarks/inpaint.py`), and oneDNN keeps a
-    kernel for every number of them: 530 MiB after a map of 4096 x 4096.
+    kernel for every number of them: 530 MiB for a map of 4096 x 4096, where 160 suffice.
     """
     return 0 if launch.device == "cpu" else launch.tiles * tile**2
 
@@ -141,7 +144,7 @@ class Inpaint(Stage):
         side = self.model.config.window
         probabilities = 0 if self.prior_weight is None else 2 * len(self.model.config.classes)
         maps = (3 + probabilities) * self._under(wanted["classes"]).size
-        return maps + MOST_WINDOWS * side**2 * 16 + self.device_memory(wanted)
+        return maps + MOST_WINDOWS * side**2 * 16 + KERNEL_BYTES + self.device_memory(wanted)
 
     def device_memory(self, wanted: Mapping[str, Box]) -> int:
         """Bytes of the activations of one launch."""
