@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import dask
 
 from engine.cluster import configuration
-from engine.cluster.arriving import end_when_idle, meet_workers
+from engine.cluster.arriving import meet_workers
 from engine.cluster.configuration import server_environment
 from engine.cluster.extras import require
-from engine.cluster.leaving import end, ended
+from engine.cluster.leaving import end, end_when_idle, ended
 from engine.errors import ResourceError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Clusters that a server started: ended with the run, or left, as was asked."""
+"""Clusters that a server started: ended with the run, when idle, or left, as was asked."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from distributed import Client, Scheduler
 
     from engine.recipe import ClusterSettings
 
@@ -48,3 +50,13 @@ def end(name: str, stop: Callable[[], None]) -> None:
     except Exception:
         # Whatever it is: it must not hide why the run ends, and the idle timeout is set.
         _LOG.exception("cluster %s could not be stopped", name)
+
+
+def end_when_idle(client: Client, idle_timeout_s: float) -> None:
+    """Have a scheduler end by itself, also one whose server was told nothing of that."""
+    client.run_on_scheduler(_set_idle_timeout, idle_timeout_s)
+
+
+def _set_idle_timeout(idle_timeout_s: float, *, dask_scheduler: Scheduler) -> None:
+    """Set it on the scheduler itself, which looks at it four times a second."""
+    dask_scheduler.idle_timeout = idle_timeout_s
