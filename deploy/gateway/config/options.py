@@ -86,10 +86,10 @@ def configuration(options: object) -> dict[str, object]:
         settings["worker_cores_limit"] = options.worker_cores
         settings["worker_memory_limit"] = settings["worker_memory"]
         settings["image"] = options.image
-        for role in ("scheduler", "worker"):
-            # Policies and budgets of deploy/k8s select by both, as the operator's pods have them.
-            labels = {"app.kubernetes.io/part-of": "tilewright", "dask.org/component": role}
-            settings[f"{role}_extra_pod_labels"] = labels
+        labels = {"app.kubernetes.io/part-of": "tilewright"}
+        settings["worker_extra_pod_labels"] = labels
+        # The budget of schedulers selects by it; that of workers cannot count a gateway's.
+        settings["scheduler_extra_pod_labels"] = labels | {"dask.org/component": "scheduler"}
         if options.gpus:
             settings |= with_gpus(site, options.gpus)
     return settings
