@@ -58,6 +58,10 @@ class Crew:
         others = [address for address in self._threads if address not in avoid]
         return others or [address for address in self._threads if address not in [*avoid][-1:]]
 
+    def others(self, chosen: Collection[str]) -> tuple[str, ...]:
+        """Workers that are not among some."""
+        return tuple(address for address in self._threads if address not in chosen)
+
     def look(self) -> None:
         """Count the workers, where that was not done lately.
 

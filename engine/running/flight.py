@@ -21,7 +21,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from uuid import uuid4
 
-from distributed import CancelledError
+from distributed import CancelledError, get_worker
 from distributed.client import ClosedClientError
 
 from engine.running.crew import ANSWER_S
@@ -84,7 +84,7 @@ class Flight(Generic[TryT, AnswerT]):
     tries: Iterator[TryT]
     call: Callable[[TryT], Call[AnswerT]]
     per_thread: int
-    _flying: dict[str, tuple[TryT, Future[AnswerT]]] = field(default_factory=dict)
+    _flying: dict[str, tuple[TryT, Future[AnswerT | _Elsewhere]]] = field(default_factory=dict)
     _waiting: list[tuple[float, int, TryT]] = field(default_factory=list)
     _landed: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
     _numbers: Iterator[int] = field(default_factory=count)
@@ -132,7 +132,10 @@ class Flight(Generic[TryT, AnswerT]):
             tried, future = self._flying.pop(key)
             answer = _came(future)
             future.release()
-            yield tried, answer
+            if isinstance(answer, _Elsewhere):
+                self.wait(tried, TICK_S)
+            else:
+                yield tried, answer
 
     def wait(self, tried: TryT, pause_s: float) -> None:
         """Have something sent again, after a pause."""
@@ -153,9 +156,10 @@ class Flight(Generic[TryT, AnswerT]):
         # A scheduler that serves several runs must not take one's task for another's.
         key = f"{call.name}-{uuid4().hex}"
         elsewhere = self.crew.elsewhere(call.avoid) if call.avoid else []
+        shunned = self.crew.others(elsewhere) if elsewhere else ()
         try:
             future = self.crew.client.submit(
-                call.function, *call.arguments, key=key, pure=False,
+                _do, call.function, call.arguments, shunned, key=key, pure=False,
                 workers=elsewhere or None, allow_other_workers=bool(elsewhere),
             )  # fmt: skip
         except ClosedClientError as err:
@@ -164,7 +168,24 @@ class Flight(Generic[TryT, AnswerT]):
         future.add_done_callback(lambda f: self._landed.put(f.key))
 
 
-def _came(future: Future[AnswerT]) -> AnswerT | BaseException | None:
+@dataclass(frozen=True, slots=True)
+class _Elsewhere:
+    """Answer of a worker that a task was not meant for."""
+
+
+def _do(
+    function: Callable[..., AnswerT], arguments: tuple[Any, ...], shunned: tuple[str, ...]
+) -> AnswerT | _Elsewhere:
+    """Do a call on a worker, but not on one where it failed before.
+
+    Dask lets an idle worker take tasks that wait at a busy one: the worker that fails is idle.
+    """
+    if shunned and get_worker().address in shunned:
+        return _Elsewhere()
+    return function(*arguments)
+
+
+def _came(future: Future[AnswerT | _Elsewhere]) -> AnswerT | _Elsewhere | BaseException | None:
     """Answer of a worker, or the error in its place; None where Dask lost it."""
     if future.status == "error":
         error: BaseException = future.exception()
@@ -172,7 +193,7 @@ def _came(future: Future[AnswerT]) -> AnswerT | BaseException | None:
     if future.status == "cancelled":
         return None
     try:
-        answer: AnswerT = future.result(timeout=ANSWER_S)
+        answer: AnswerT | _Elsewhere = future.result(timeout=ANSWER_S)
     except (TimeoutError, CancelledError) as err:
         _LOG.warning("the answer of %s is lost: %s", future.key, err)
         return None

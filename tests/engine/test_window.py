@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from distributed import Client
 from distributed.client import ClosedClientError
 from journeys import save_image
 
@@ -68,9 +69,14 @@ class Cluster:
         assert callback_timeout < 60
         return dict(self.threads)
 
-    def submit(self, _task: object, *words: Any, **options: Any) -> Future:
+    def submit(
+        self, _do: object, _task: object, words: tuple[Any, ...], shunned: tuple[str, ...],
+        **options: Any,
+    ) -> Future:  # fmt: skip
         unit, attempt = words[1], words[3]
         assert bool(options["workers"]) == options["allow_other_workers"]
+        meant = options["workers"] or list(self.threads)
+        assert sorted([*meant, *shunned]) == sorted(self.threads)
         self.sent.append((unit, attempt, options["workers"], time.monotonic()))
         before = sum(u.key == unit.key for u, *_ in self.sent)
         future = Future(options["key"], self.fate(unit, before))
@@ -132,6 +138,29 @@ def test_no_more_is_sent_or_even_made_than_keeps_the_workers_busy(job: Job) -> N
     assert made == len(cluster.sent) == 16
     assert cluster.most == room
     assert all(future.released for future in cluster.futures)
+
+
+def test_a_worker_that_takes_what_is_meant_for_others_gives_it_back(job: Job) -> None:
+    def fate(unit: Unit, count: int) -> Any:
+        # The one where it failed is idle, so Dask lets it take the next tries, twice.
+        taken = flight._Elsewhere() if count < 4 else done(unit, "b")
+        return trouble(unit, "a") if count == 1 else taken
+
+    cluster = Cluster({"a": 1, "b": 1}, fate)
+    ((unit, receipt),) = run(cluster, job, units_of(job)[:1], retries=1)
+    assert (unit, receipt.regions) == (units_of(job)[0], 1)
+    assert [(attempt, where) for _, attempt, where, _ in cluster.sent] == [
+        (1, None), (2, ["b"]), (2, ["b"]), (2, ["b"]),
+    ]  # fmt: skip
+
+
+def test_a_worker_knows_what_is_not_meant_for_it() -> None:
+    with Client(processes=False, n_workers=1, dashboard_address=None) as client:
+        (address,) = client.nthreads()
+        tasks = [
+            client.submit(flight._do, int, ("3",), shunned) for shunned in ((address,), ("x",))
+        ]
+        assert client.gather(tasks) == [flight._Elsewhere(), 3]
 
 
 def test_trouble_is_tried_elsewhere_after_ever_longer_pauses(job: Job) -> None:
