@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 help:
 	@echo "make demo       segment a real image on a local cluster and look at it (3 minutes)"
 	@echo "make demo-mitochondria  class map, entropy and repair of a phantom stack (2 minutes)"
-	@echo "make demo-full  the whole chain on two frames of 4000 x 3000 (see README for the time)"
+	@echo "make demo-full  the whole chain on two frames of 4000 x 3000 (4 minutes)"
 	@echo "make test       style, types, layers and tests"
 	@echo "make test-slow  the tests that take longer"
 	@echo "make test-cluster  runs through Dask-Gateway and separate schedulers, workers killed"
