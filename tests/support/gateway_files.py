@@ -44,15 +44,28 @@ def configured(lines: str) -> Any:
 
 
 def on_kubernetes(*names: str) -> Any:
-    """Configuration that the chart makes of our values: its own settings, then our blocks."""
+    """Configuration that the chart makes of our values."""
+    return configured(lines_on_kubernetes(*names))
+
+
+def lines_on_kubernetes(*names: str, **changed: str) -> str:
+    """File of that configuration: the chart's own settings, then our blocks.
+
+    Parameters
+    ----------
+    *names : str
+        Files of values.
+    **changed : str
+        ``image``, or ``api``: where clusters reach the server.
+    """
     given = values(*names)["gateway"]
     backend = given["backend"]
-    image = backend["image"]
+    image = changed.get("image", f"{backend['image']['name']}:{backend['image']['tag']}")
     lines = [
         'c.DaskGateway.backend_class = "dask_gateway_server.backends.kubernetes.KubeBackend"',
         'c.KubeBackend.gateway_instance = c.KubeController.gateway_instance = "test"',
-        'c.KubeController.api_url = "http://api:8000/api"',
-        f"c.KubeClusterConfig.image = {image['name'] + ':' + image['tag']!r}",
+        f"c.KubeController.api_url = {changed.get('api', 'http://api:8000/api')!r}",
+        f"c.KubeClusterConfig.image = {image!r}",
         f"c.KubeClusterConfig.namespace = {backend['namespace']!r}",
         f"c.KubeClusterConfig.environment = {backend.get('environment', {})!r}",
     ]
@@ -68,7 +81,7 @@ def on_kubernetes(*names: str) -> Any:
         ):
             lines.append(f"c.KubeClusterConfig.{role}_{ours} = {theirs!r}")
     blocks = given["extraConfig"] | {"10-options": OPTIONS.read_text()}
-    return configured("\n".join([*lines, *(blocks[key] for key in sorted(blocks))]))
+    return "\n".join([*lines, *(blocks[key] for key in sorted(blocks))])
 
 
 def on_this_machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
