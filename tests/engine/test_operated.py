@@ -12,7 +12,7 @@ from kubernetes_stub import Stub, kubernetes_stub
 from engine.cluster import ClusterSpec, check_cluster
 from engine.cluster.forwarding import forwarded
 from engine.cluster.kubernetes import cluster_description
-from engine.cluster.operated import _kept_from, _ready, _waits_for
+from engine.cluster.operated import Operated, _kept_from, _ready, _waits_for
 from engine.errors import ResourceError
 from engine.recipe.clusters import load_cluster_settings
 
@@ -144,3 +144,20 @@ def test_no_right_to_forward_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         # In a pod there is no need for it.
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
         check_cluster(spec)
+
+
+def test_a_cluster_whose_operator_is_slow_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Kept:
+        asked = 0
+
+        def delete(self) -> None:
+            self.asked += 1
+
+    kept = Kept()
+    monkeypatch.setattr(Operated, "_get", lambda self, kind, name: [kept])
+    monkeypatch.setattr("engine.cluster.operated._REMOVE_S", 0.1)
+    Operated(None, "tilewright-1").remove()
+    assert kept.asked == 1
+    assert "cluster tilewright-1 is being removed" in caplog.text
