@@ -19,9 +19,13 @@ from tiling import Box
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: Part that is drawn larger, and the part in which objects are flagged: whole shards.
+#: Part that is drawn larger.
 DETAIL = Box((1850, 1750), (2350, 2500))
-PART = Box((1536, 1536), (2560, 2560))
+
+#: Part in which objects are flagged: whole shards, inside one of the fields (2048 px) that early
+#: stop leaves as a whole; and the defenses that look at it, some of the 202.
+PART = Box((1024, 1024), (2048, 2048))
+FLAGGING = ("storage.shard=512", "flags.defenses=24")
 
 
 def mirrored_labels(labels: np.ndarray, extent: tuple[int, int]) -> np.ndarray:
@@ -61,7 +65,7 @@ def main(folder: Path) -> bool:
         CONSOLE.print(f"{folder / name}.png  {shown}", highlight=False)
     CONSOLE.rule("5. flags: what should be looked at twice, in a part of the image")
     flagged = folder / "flagged.ome.zarr"
-    if not run(image, flagged, "nuclei-flags", "storage.shard=512", within=PART):
+    if not run(image, flagged, "nuclei-flags", *FLAGGING, within=PART):
         return False
     shown = draw_preview(flagged, folder / "suspects.png", View(within=PART), suspects=True)
     CONSOLE.print(f"{folder / 'suspects.png'}  {shown}", highlight=False)

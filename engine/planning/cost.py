@@ -10,6 +10,7 @@ import numpy as np
 from engine.device import PROCESS_BYTES, cores, free_memory, visible_gpus
 from engine.errors import RecipeError, ResourceError
 from engine.planning.elements import BAND, CLASSES, INITIAL, LARGEST_DRAWN
+from engine.planning.pending import region_side
 from engine.recipe import IdentityRecipe
 from tiling import Box, Grid, Lattice
 
@@ -104,7 +105,9 @@ def worker_bytes(job: Job, region: int, threads: int) -> int:
     if job.bank:
         # Minutes are lost with a region that looks through all defenses, so these are not large.
         flagging = job.flag_pipeline()
-        part = Box((0, 0), (min(drawn, core.shape[0]), min(drawn, core.shape[1])))
+        step = next(step for step in job.passes() if step.kind == "flags")
+        side = max(job.shard, region_side(step, region))
+        part = Box((0, 0), (side, side)).clip(job.frame.bounds)
         for box in (part, _middle(part, job)):
             reading = max(reading, flagging.fold({"flags": box})["image"].size * item)
             computing = max(computing, flagging.memory({"flags": box}))

@@ -144,6 +144,9 @@ class Pass:
         Name of the pass that must be complete before; "" for none.
     tables : tuple of str
         Names of the tables whose parts it writes.
+    field : int
+        Side of the squares, in pixels, that it computes as a whole: a region smaller than one
+        would be computed once for each of its neighbours too. 1 where there are none.
     digest : str
         Of everything that decides what it writes; "" while a plan is being made.
     """
@@ -156,6 +159,7 @@ class Pass:
     shrink: int = 1
     after: str = ""
     tables: tuple[str, ...] = ()
+    field: int = 1
     digest: str = ""
 
     @property

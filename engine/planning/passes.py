@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from engine.planning.elements import CLASSES, REPAIRS, SUSPECTS, Layer, Pass
 from engine.recipe import IdentityRecipe, StarDistRecipe
+from engine.stages.flags import field_side
 from tiling import Grid
 
 if TYPE_CHECKING:
@@ -43,11 +44,11 @@ def job_passes(job: Job) -> tuple[Pass, ...]:
 
 def _star_passes(job: Job, grid: Grid) -> list[Pass]:
     """List the passes that make objects of what the regions pass found."""
-    name = job.stardist.instances.name
-    if not job.stardist.flags:
+    name, flags = job.stardist.instances.name, job.stardist.flags
+    if not flags:
         return [Pass("labels", "labels", grid, name, after="regions", tables=(name,))]
     return [
-        Pass("flags", "flags", grid, after="regions"),
+        Pass("flags", "flags", grid, after="regions", field=field_side(flags)),
         Pass("labels", "labels", grid, name, after="flags", tables=(name, SUSPECTS)),
     ]
 

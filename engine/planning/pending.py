@@ -143,8 +143,22 @@ def _cells(step: Pass, region: int) -> int:
     """Cells along a side of a region: pyramids and statistics take single ones."""
     if step.kind in ("pyramid", "statistics"):
         return 1
-    side = region if step.kind == "regions" else min(region, LARGEST_DRAWN)
-    return max(1, side // step.grid.cell[0])
+    return max(1, region_side(step, region) // step.grid.cell[0])
+
+
+def region_side(step: Pass, region: int) -> int:
+    """Side of the regions of a pass that may have several cells, in pixels, before it is rounded.
+
+    Parameters
+    ----------
+    step : Pass
+        The pass.
+    region : int
+        Side of a region of the regions pass.
+    """
+    if step.kind == "regions":
+        return region
+    return max(step.field, min(region, LARGEST_DRAWN) // step.field * step.field)
 
 
 def _within(step: Pass, area: Box) -> Box:

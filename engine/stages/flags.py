@@ -30,15 +30,20 @@ if TYPE_CHECKING:
     from engine.recipe import FlagSettings
     from engine.stages.base import Frame, Pipeline
 
-#: Side in pixels of the fields that are left early: whole periods of the defenses, and a shard by
-#: default, so that no region computes another's field. In a small field one object near the votes
-#: that are needed is too large a share to leave it, and what lies around it is computed with it
+#: Side in pixels of the fields that are left early: whole periods of the defenses. In a small field
+#: one object near the votes that are needed is too large a share to leave it, and what lies around
+#: it is computed with it
 #: (2048 by 3072 pixels, votes of 71 defenses drawn on to 202 in 8 orders: fields of 512, 1024 and
 #: 2048 save 2, 3 and 9 times the tiles, at 99.7, 99.5 and 99.4 % the same flags).
 FIELD_SIDE = 2048
 
 #: Defenses that look at a field before it may be left: one without objects may still miss some.
 LEAST_LOOKED = 8
+
+
+def field_side(settings: FlagSettings) -> int:
+    """Side in pixels of the fields that are computed as a whole; 1 where none is left early."""
+    return 1 if settings.stop == "never" else FIELD_SIDE
 
 
 @dataclass(frozen=True)
@@ -112,10 +117,11 @@ class Flags(Stage):
 
     def fields(self, wanted: Box) -> list[Box]:
         """Fields in which votes are counted for a box that is wanted."""
-        if self.settings.stop == "never":
+        side = field_side(self.settings)
+        if side == 1:
             return [wanted]
-        whole = wanted.snap(FIELD_SIDE).clip(self.frame.bounds)
-        return list(whole.split((FIELD_SIDE, FIELD_SIDE)))
+        whole = wanted.snap(side).clip(self.frame.bounds)
+        return list(whole.split((side, side)))
 
     def needs(self, wanted: Mapping[str, Box]) -> Mapping[str, Box]:
         """Ask for the image and for the objects around all fields."""

@@ -81,3 +81,14 @@ def test_only_passes_that_compute_tiles_gain_from_large_regions() -> None:
     grid, whole = Grid((), (16384, 8192), (1024, 1024)), Box((0, 0), (16384, 8192))
     for kind, expected in (("regions", 2), ("labels", 8), ("copy", 8)):
         assert len(cut(Pass(kind, kind, grid), 8192, whole)) == expected  # type: ignore[arg-type]
+
+
+def test_no_region_is_smaller_than_what_is_computed_as_a_whole() -> None:
+    step = Pass("flags", "flags", Grid((), (5000, 4000), (512, 512)), field=2048)
+    everything = Box((0, 0), (5000, 4000))
+    for region in (512, 2048, 2560, 3584):
+        found = cut(step, region, everything)
+        assert [box.start for box in found] == [(y, x) for y in (0, 2048, 4096) for x in (0, 2048)]
+    assert len(cut(step, 4096, everything)) == 2
+    inside = cut(step, 512, Box((1024, 1536), (2048, 3072)))
+    assert inside == [Box((1024, 1536), (2048, 2048)), Box((1024, 2048), (2048, 3072))]
