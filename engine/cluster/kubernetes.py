@@ -12,13 +12,12 @@ from distributed import Client
 from engine.cluster import configuration
 from engine.cluster.configuration import server_environment
 from engine.cluster.extras import require
-from engine.cluster.forwarding import check_rights, is_inside
+from engine.cluster.forwarding import WHERE, check_rights, is_inside
 from engine.cluster.inspection import inspect_cluster
 from engine.cluster.leaving import ended
 from engine.cluster.operated import (
     KIND,
     LABELS,
-    WHERE,
     Api,
     Operated,
     allowed,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from engine.cluster import configuration
 from engine.cluster.extras import require
-from engine.cluster.forwarding import forwarded, is_inside
+from engine.cluster.forwarding import WHERE, forwarded, is_inside
 from engine.errors import ResourceError
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ _LOG = logging.getLogger(__name__)
 #: Of kr8s, which is an extra.
 Api: TypeAlias = Any
 _Object: TypeAlias = Any
-
-WHERE = "--cluster kubernetes"
 
 #: The operator's kinds of resource.
 KIND = "daskclusters.kubernetes.dask.org"

@@ -97,8 +97,11 @@ def store() -> Iterator[tuple[Location, dict[str, str]]]:
             address = stack.enter_context(moto_server(pod_sandbox.HOST))
             s3_client(address).create_bucket(Bucket=BUCKET)
             given = f"s3://{BUCKET}/run"
-            names |= KEYS | {"AWS_ENDPOINT_URL": address, "AWS_EC2_METADATA_DISABLED": "true"}
-            os.environ.update(names)
+            own = KEYS | {"AWS_ENDPOINT_URL": address, "AWS_EC2_METADATA_DISABLED": "true"}
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            for name, value in own.items():
+                patch.setenv(name, value)
+            names |= own
         place = Location.parse(given) / f"test-{os.getpid()}"
         yield place, {name: value for name, value in names.items() if name.startswith("AWS_")}
         place.remove()
