@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 BUCKET = "tilewright-faults"
 
+#: moto's server of S3, with atomic conditional puts.
+SERVER = Path(__file__).parents[1] / "support" / "s3_server.py"
+
 #: Credentials that moto takes; nothing secret.
 _CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -76,7 +79,7 @@ class ObjectStore:
         self.port = _free_port()
         with self._log.open("wb") as log:
             self._server = subprocess.Popen(
-                [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
+                [sys.executable, str(SERVER), "-H", "127.0.0.1", "-p", str(self.port)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

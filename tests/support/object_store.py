@@ -29,7 +29,8 @@ def moto_server(host: str = "127.0.0.1") -> Iterator[str]:
         probe.bind((host, 0))
         port = probe.getsockname()[1]
     address = f"http://{host}:{port}"
-    command = [sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)]
+    script = str(Path(__file__).with_name("s3_server.py"))
+    command = [sys.executable, script, "-H", host, "-p", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             _wait_for(address, server)
