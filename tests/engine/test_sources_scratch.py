@@ -1,6 +1,7 @@
 """Files of a store, brought to scratch: shared, removed by the last, errors by their URL."""
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import tifffile
 from object_store import serve_folder, web_server
 
 from engine.errors import InputError, ResourceError
-from engine.store.sources import open_source
+from engine.store import Location
+from engine.store.sources import open_source, scratch
 from engine.store.sources.scratch import scratch_root, sweep
 from tiling.box import Box
 
@@ -69,6 +71,39 @@ def test_many_threads_bring_one_file(store: tuple[str, Path]) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+    assert files() == []
+
+
+def test_whoever_lets_go_removes_no_file_that_another_brings(
+    store: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Location.parse(f"{store[0]}/a%20b.tif")
+    found, data = scratch._stat(place), (store[1] / "a b.tif").read_bytes()
+    troubles: list[str] = []
+
+    def read_part(_: Location, start: int, size: int) -> bytes:
+        time.sleep(0.0005 * (threading.get_ident() % 3))
+        return data[start : start + size]
+
+    monkeypatch.setattr(Location, "read_part", read_part)
+    monkeypatch.setattr(Location, "stat", lambda _: found)
+
+    def take() -> None:
+        for _ in range(150):
+            try:
+                hold = scratch._hold(place, found)
+                if hold.file.read_bytes() != data:
+                    troubles.append("other bytes")
+                hold.release()
+            except OSError as err:
+                troubles.append(repr(err))
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert troubles == []
     assert files() == []
 
 

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from engine.errors import InputError, ResourceError
 from engine.store.failures import read_error
@@ -41,6 +42,9 @@ _PART = 32 * 2**20
 
 _LOCK = "lock"
 
+#: Begins the names of folders that are being removed.
+_GONE = "gone-"
+
 #: Pause where another process came between.
 _TICK_S = 0.02
 
@@ -55,9 +59,7 @@ class _Hold:
 
     def release(self) -> None:
         """Let go; the last one here removes the file."""
-        with suppress(OSError):
-            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(self.folder, ignore_errors=True)
+        _remove_unless_held(self.folder, self.handle)
         os.close(self.handle)
 
 
@@ -136,13 +138,29 @@ def open_staged(place: Location, opener: Callable[[Path], Source]) -> StagedSour
 def sweep(root: Path) -> None:
     """Remove files below a folder of scratch that no process has open."""
     for folder in root.iterdir():
+        if folder.name.startswith(_GONE):
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
         with suppress(OSError):
             handle = os.open(folder / _LOCK, os.O_RDWR)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove_unless_held(folder, handle)
             finally:
                 os.close(handle)
+
+
+def _remove_unless_held(folder: Path, handle: int) -> None:
+    """Remove a folder whose lock nobody else holds.
+
+    It is moved away first: others see it whole or not at all, and may make it anew meanwhile. A
+    handle of a lock that is gone says nothing of the one that lies there now.
+    """
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_same(handle, folder / _LOCK):
+            gone = folder.with_name(f"{_GONE}{uuid4().hex}")
+            folder.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
 
 
 def scratch_root() -> Path:
@@ -187,7 +205,8 @@ def _hold(place: Location, found: Stat) -> _Hold:
     folder = root / key
     file = folder / place.name
     while True:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
         try:
             handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         except FileNotFoundError:
