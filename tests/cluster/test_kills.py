@@ -109,13 +109,17 @@ def test_scaled_to_two_and_both_killed_in_turn(
     until(lambda: not server.clusters(), 30, "the cluster to end")
 
 
-def test_adapted_between_bounds(server: Server, image: Path, whole: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.ome.zarr"
+def test_adapted_between_bounds(server: Server, nuclei: np.ndarray, tmp_path: Path) -> None:
+    # Larger than the others: the second worker is asked for when the first one has begun.
+    pixels = np.pad(nuclei, [(0, 2600 - 512), (0, 2400 - 512)], mode="symmetric")
+    image = save_image(tmp_path / "image.zarr", pixels)
+    whole, out = tmp_path / "whole.ome.zarr", tmp_path / "out.ome.zarr"
+    finish(start(image, whole, "--workers", "2"))
     process = start(
         image,
         out,
         *on_gateway(server, "adapt_min=1", "adapt_max=3", "worker_memory_gib=3"),
-        *("--cluster-set", "environment.DASK_DISTRIBUTED__ADAPTIVE__TARGET_DURATION=1s"),
+        *("--cluster-set", "environment.DASK_DISTRIBUTED__ADAPTIVE__TARGET_DURATION=100ms"),
     )
     most = 0
     while process.poll() is None:
