@@ -25,7 +25,6 @@ from engine.work import Done, compute_on_device
 from tiling import Box, Region
 
 if TYPE_CHECKING:
-    from engine.device import Launch
     from engine.planning import Job
     from engine.stages.base import Made
     from engine.stages.flags import Flagged
@@ -100,9 +99,9 @@ def flag_region(job: Job, region: Region) -> Done:
     }
     levels = open_levels(job)
 
-    def run(trial: Job, launch: Launch) -> Made:
+    def run(trial: Job) -> Made:
         pipeline = trial.flag_pipeline(levels, bank, index.reach)
-        return pipeline.run_from(given, wanted, Place(region.plane, launch))
+        return pipeline.run_from(given, wanted, Place(region.plane, trial.running_launch))
 
     made = compute_on_device(job, region, run)
     flagged: Flagged = made.products["flags"]

@@ -19,7 +19,6 @@ from engine.work import Done, compute_on_device
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from engine.device import Launch
     from engine.planning import Job
     from engine.stages.base import Made
     from engine.stages.inpaint import Repair
@@ -50,9 +49,9 @@ def repair_region(job: Job, region: Region) -> Done:
         maps = [_known(job, name, region, box).data for name in layers]
         given["class_probability"] = Raster(box, np.concatenate(maps))
 
-    def run(trial: Job, launch: Launch) -> Made:
+    def run(trial: Job) -> Made:
         pipeline = trial.repair_pipeline()
-        return pipeline.run_from(given, wanted, Place(region.plane, launch))
+        return pipeline.run_from(given, wanted, Place(region.plane, trial.running_launch))
 
     made = compute_on_device(job, region, run)
     classes: Raster = made.products[CLASSES]

@@ -25,7 +25,6 @@ from engine.store import StoredObject, checksum
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from engine.device import Launch
     from engine.planning import Job
     from engine.stages.base import Made
     from tiling import Region
@@ -106,16 +105,16 @@ def _segment(job: Job, region: Region, raster: Raster, halo: int) -> Made:
     """Run the stages that segment a region."""
     wanted, levels = job.wanted(region.core), open_levels(job)
 
-    def run(trial: Job, launch: Launch) -> Made:
+    def run(trial: Job) -> Made:
         pipeline = trial.pipeline(levels, halo)
-        return pipeline.run(raster, wanted, Place(region.plane, launch))
+        return pipeline.run(raster, wanted, Place(region.plane, trial.running_launch))
 
     several = job.ensemble is not None and len(job.ensemble.members) > 1
     return compute_on_device(job, region, run, turns=several)
 
 
 def compute_on_device(
-    job: Job, region: Region, run: Callable[[Job, Launch], Made], *, turns: bool = False
+    job: Job, region: Region, run: Callable[[Job], Made], *, turns: bool = False
 ) -> Made:
     """Run stages on the device; with less of it at once where it has no memory.
 
@@ -148,19 +147,17 @@ def compute_on_device(
     A tile's output does not depend on the others of its launch (bits on a CPU; the stated
     tolerance on a GPU).
     """
-    if job.launch is None:
-        msg = "a job that segments has a launch"
-        raise TypeError(msg)
-    most = job.launch.tiles
-    launches = [replace(job.launch, tiles=n) for n in (most, *_halves(most))]
-    trials = [(job.with_launch(launch), launch) for launch in launches]
+    planned = job.running_launch
+    most = planned.tiles
+    trials = [job.with_launch(replace(planned, tiles=n)) for n in (most, *_halves(most))]
     if turns and not job.in_turn:
-        trials.append((replace(trials[-1][0], in_turn=True), launches[-1]))
+        trials.append(replace(trials[-1], in_turn=True))
     with DEVICE_LOCK:
-        for k, (trial, launch) in enumerate(trials):
+        for k, trial in enumerate(trials):
+            tiles = trial.running_launch.tiles
             try:
-                made = run(trial, launch)
-                notes = {"launch": launch.tiles} if launch.tiles < most else {}
+                made = run(trial)
+                notes = {"launch": tiles} if tiles < most else {}
                 notes |= {"in_turn": 1} if trial.in_turn and not job.in_turn else {}
                 return replace(made, notes={**made.notes, **notes}) if notes else made
             except Exception as err:
@@ -173,9 +170,9 @@ def compute_on_device(
                         found=f"{type(err).__name__}: {err}",
                         remedy="Lower resources.region, or end what else uses the device.",
                     ) from err
-                _LOG.warning("%s: no memory for %d tiles, next less", region, launch.tiles)
+                _LOG.warning("%s: no memory for %d tiles, next less", region, tiles)
             # Outside of the handler, which would keep the arrays of its traceback alive.
-            release_memory(launch.device)
+            release_memory(planned.device)
     msg = "there is a first trial"
     raise ValueError(msg)
 

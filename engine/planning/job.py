@@ -179,7 +179,7 @@ class Job:
 
     def _star_stages(self, halo: int | None) -> tuple[Stage, ...]:
         """Stages that find star-convex objects."""
-        recipe, model, launch = self.stardist, self.model, self._launch
+        recipe, model, launch = self.stardist, self.model, self.running_launch
         if model is None:
             msg = "a job that finds objects has a model"
             raise TypeError(msg)
@@ -210,7 +210,7 @@ class Job:
         tiling = self.network.tiling.with_network(ensemble.divisor, 1)
         votes = settings.entropy == "vote"
         return (
-            Segment(self.frame, ensemble, tiling, votes, self._launch.tiles, self.in_turn),
+            Segment(self.frame, ensemble, tiling, votes, self.running_launch.tiles, self.in_turn),
             Entropy(self.frame, settings.entropy, len(ensemble.classes)),
         )
 
@@ -220,12 +220,19 @@ class Job:
         if settings is None or self.mae is None:
             msg = "a job that repairs nothing has no such stages"
             raise TypeError(msg)
-        pixels = pixels_at_once(self._launch, self.network.tiling.tile)
+        pixels = pixels_at_once(self.running_launch, self.network.tiling.tile)
         wanted = settings.threshold, pixels, self.area, settings.prior_weight
         return Pipeline((Inpaint(self.frame, self.mae, *wanted),))
 
     @property
-    def _launch(self) -> Launch:
+    def running_launch(self) -> Launch:
+        """How the network runs, where there is one.
+
+        Raises
+        ------
+        TypeError
+            If there is none: an error of the caller.
+        """
         if self.launch is None:
             msg = "a job that runs networks has a launch"
             raise TypeError(msg)
