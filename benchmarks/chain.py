@@ -16,13 +16,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tifffile
 from common import PIXEL_SIZE_UM, RESULTS, machine, save
-from stardist.data import test_image_nuclei_2d
 
 import engine
-from engine.demo.common import EXTENT, mirrored
+from engine.demo.full import turned_frames
 from engine.networks.defense_bank import open_bank
 
 BANK = "nuclei-fluo"
@@ -30,10 +28,8 @@ BANK = "nuclei-fluo"
 
 def make_stack(folder: Path, frames: int) -> Path:
     """Ingest frames of real nuclei, each turned otherwise; return their path."""
-    image = np.asarray(test_image_nuclei_2d())
-    stack = np.stack([mirrored(np.rot90(image, k), EXTENT) for k in range(frames)])
     source, stacked = folder / "frames.tif", folder / "frames.ome.zarr"
-    tifffile.imwrite(source, stack, metadata={"axes": "TYX"})
+    tifffile.imwrite(source, turned_frames(frames), metadata={"axes": "TYX"})
     engine.ingest(source, stacked, pixel_size_um=PIXEL_SIZE_UM)
     return stacked
 

@@ -23,11 +23,16 @@ DETAIL = Box((1850, 1750), (2350, 2500))
 DEFENSES = 12
 
 
+def turned_frames(count: int) -> np.ndarray:
+    """Frames of real nuclei, each turned by a right angle more: (T, Y, X) uint16."""
+    image = np.asarray(test_image_nuclei_2d())
+    return np.stack([mirrored(np.rot90(image, k), EXTENT) for k in range(count)])
+
+
 def main(folder: Path) -> bool:
     """Run the demo into a folder; whether it is complete."""
     CONSOLE.rule("1. ingest: a stack of two frames")
-    image = np.asarray(test_image_nuclei_2d())
-    frames = np.stack([mirrored(one, EXTENT) for one in (image, np.rot90(image))])
+    frames = turned_frames(2)
     source, stack = folder / "frames.tif", folder / "frames.ome.zarr"
     tifffile.imwrite(source, frames, metadata={"axes": "TYX"}, compression="zlib")
     ingest(source, stack, PIXEL_SIZE_UM)
