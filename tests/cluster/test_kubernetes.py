@@ -9,6 +9,8 @@ import pytest
 import yaml
 from kubernetes_runs import (
     CLUSTERS,
+    MARKS,
+    OURS,
     SETTINGS,
     Run,
     Shelf,
@@ -27,20 +29,12 @@ from kubernetes_target import (
     has_operator,
     image,
     kubectl,
-    missing,
     objects,
     until,
     version,
 )
 
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.slow,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(bool(missing()), reason=missing()),
-]
-
-OURS = "app.kubernetes.io/part-of=tilewright"
+pytestmark = MARKS
 
 
 def refuse(start: Start, shelf: Shelf, namespace: str, *settings: str, **variables: str) -> Run:

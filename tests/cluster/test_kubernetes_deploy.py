@@ -9,6 +9,8 @@ import pytest
 from deployed import DEPLOY, OVERLAYS, Document, rendered
 from kubernetes_gateway import gateway
 from kubernetes_runs import (
+    MARKS,
+    OURS,
     Shelf,
     Start,
     all_gone,
@@ -20,18 +22,11 @@ from kubernetes_runs import (
     same,
     served,
 )
-from kubernetes_target import ask, image, is_ours, kubectl, missing, objects, until
+from kubernetes_target import ask, image, is_ours, kubectl, objects, until
 
 from engine.store import Location
 
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.slow,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(bool(missing()), reason=missing()),
-]
-
-OURS = "app.kubernetes.io/part-of=tilewright"
+pytestmark = MARKS
 
 
 # --- deploy/k8s --------------------------------------------------------------------------------

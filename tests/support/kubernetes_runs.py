@@ -9,10 +9,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from deployed import Document, documents
-from kubernetes_target import ask, image, kubectl, objects, until, version
+from kubernetes_target import ask, image, kubectl, missing, objects, until, version
 
 from engine.store import Location
+
+#: Of all tests on a Kubernetes.
+MARKS = [
+    pytest.mark.cluster,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(bool(missing()), reason=missing()),
+]
+
+#: Selects what is ours.
+OURS = "app.kubernetes.io/part-of=tilewright"
 
 #: Of the gateway that the tests start; one of the cluster has its own.
 PASSWORD = {"DASK_GATEWAY__AUTH__KWARGS__PASSWORD": "only for tests"}
