@@ -43,12 +43,4 @@ def write_png(path: Path, picture: NDArray[Any]) -> None:
     OutputError
         If it cannot be written.
     """
-    try:
-        write_atomic(path, bytes(imagecodecs.png_encode(np.ascontiguousarray(picture))))
-    except OSError as err:
-        raise OutputError(
-            where=str(path),
-            expected="a place that can be written",
-            found=f"{type(err).__name__}: {err}",
-            remedy="Choose another folder, or make room.",
-        ) from err
+    write_atomic(path, bytes(imagecodecs.png_encode(np.ascontiguousarray(picture))))
