@@ -11,7 +11,7 @@ from skimage.segmentation import relabel_sequential
 
 from engine.errors import InputError
 from engine.training.image_files import image_files, read_pixels
-from engine.training.splitting import set_apart
+from engine.training.splitting import split
 
 # StarDist's usual normalisation: percentiles of the whole image, per channel.
 LOW_PERCENTILE, HIGH_PERCENTILE = 1.0, 99.8
@@ -125,7 +125,7 @@ def split_pairs(
     Parameters
     ----------
     pairs : sequence of Pair or of Sample
-        At least two; see `set_apart` for the rule.
+        At least two; see `engine.training.splitting.set_apart` for the rule.
     fraction : float
         Share of the second part, in (0, 1); at least one image on each side.
     seed : int
@@ -147,9 +147,7 @@ def split_pairs(
             remedy="Add images, or name validation images.",
         )  # fmt: skip
     stacks = [(p.stack if isinstance(p, Sample) else None) or p.name for p in pairs]
-    apart = set_apart(stacks, fraction, seed)
-    train = tuple(p for p, val in zip(pairs, apart, strict=True) if not val)
-    return train, tuple(p for p, val in zip(pairs, apart, strict=True) if val)
+    return split(pairs, stacks, fraction, seed)
 
 
 def read_pair(pair: Pair) -> tuple[NDArray[Any], NDArray[Any]]:

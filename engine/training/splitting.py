@@ -1,8 +1,11 @@
 """Which images, files or slices are set apart for validation: one rule for every training."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 
 def set_apart(stacks: Sequence[str], fraction: float, seed: int) -> tuple[bool, ...]:
@@ -42,6 +45,23 @@ def set_apart(stacks: Sequence[str], fraction: float, seed: int) -> tuple[bool, 
     order = np.random.default_rng(seed).permutation(len(files))
     chosen = {files[i] for i in order[: _count(len(files), fraction)]}
     return tuple(stack in chosen for stack in stacks)
+
+
+def split(
+    items: Sequence[T], stacks: Sequence[str], fraction: float, seed: int
+) -> tuple[tuple[T, ...], tuple[T, ...]]:
+    """Divide items into what trains and what validates, both in their order.
+
+    Parameters
+    ----------
+    items : sequence
+        At least two.
+    stacks, fraction, seed
+        As for `set_apart`.
+    """
+    apart = set_apart(stacks, fraction, seed)
+    train = tuple(item for item, val in zip(items, apart, strict=True) if not val)
+    return train, tuple(item for item, val in zip(items, apart, strict=True) if val)
 
 
 def _count(items: int, fraction: float) -> int:

@@ -12,7 +12,7 @@ from engine.methods.patches import near_patches
 from engine.networks.mae_folder import MaeConfig
 from engine.training.image_files import SUFFIXES, is_tiff, read_image
 from engine.training.mae.options import MaeTrainOptions
-from engine.training.splitting import set_apart
+from engine.training.splitting import split
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def split_maps(
     Parameters
     ----------
     maps : sequence of ClassMap
-        At least two; see `set_apart` for the rule.
+        At least two; see `engine.training.splitting.set_apart` for the rule.
     fraction : float
         Share of the second part, in (0, 1); at least one file or slice on each side.
     seed : int
@@ -100,9 +100,7 @@ def split_maps(
             where="class maps", expected="at least 2, to set some apart", found=str(len(maps)),
             remedy="Add some, or name validation maps.",
         )  # fmt: skip
-    apart = set_apart([m.file for m in maps], fraction, seed)
-    train = tuple(m for m, val in zip(maps, apart, strict=True) if not val)
-    return train, tuple(m for m, val in zip(maps, apart, strict=True) if val)
+    return split(maps, [m.file for m in maps], fraction, seed)
 
 
 def class_shares(maps: Sequence[ClassMap], config: MaeConfig) -> tuple[float, ...]:
