@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,7 +58,10 @@ def open_api(namespace: str | None) -> Api:
     namespace : str or None
         None for the one that the configuration names.
     """
-    api = require("kr8s", "kubernetes").api(namespace=namespace)
+    # Named, since kr8s gives the client it made before to whoever asks with the same words, and
+    # the variable is none of them.
+    config = os.environ.get("KUBECONFIG") or "~/.kube/config"
+    api = require("kr8s", "kubernetes").api(kubeconfig=config, namespace=namespace)
     api.timeout = configuration.CONNECT_TIMEOUT_S
     return api
 

@@ -146,6 +146,19 @@ def test_no_right_to_forward_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         check_cluster(spec)
 
 
+def test_the_cluster_that_is_named_now_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("workers=1", "image=a:1", "worker_memory_gib=2", "namespace=default")
+    spec = ClusterSpec("kubernetes", 1, 1, load_cluster_settings("kubernetes", words))
+    for _ in range(2):
+        stub = Stub()
+        with kubernetes_stub(stub, tmp_path) as config:
+            monkeypatch.setenv("KUBECONFIG", str(config))
+            check_cluster(spec)
+        assert stub.asked
+
+
 def test_a_cluster_whose_operator_is_slow_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
