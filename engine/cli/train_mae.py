@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -20,15 +21,20 @@ from engine.cli.train_options import (
     show_epoch,
 )
 from engine.errors import RecipeError
-from engine.networks.mae_folder import MaeConfig
+from engine.networks.mae_folder import MaeConfig, open_mae
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from engine.networks.mae_folder import ClassInput, Positions
     from engine.training.mae.options import MaeProgress
     from engine.training.schedule import Precision
 
 #: Stands for all patches where a number is asked for.
 ALL = -1
+
+#: Shape of the network where neither options nor a model to start from decide it.
+ENCODER, DECODER, NEAR = "96,6,3", "64,2,2", 3
 
 
 def mae(
@@ -45,13 +51,28 @@ def mae(
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Labels are ids of objects: make 2 classes.")
     ] = False,
-    encoder: Annotated[str, typer.Option(help="Width,blocks,heads; paper: 128,14,1.")] = "96,6,3",
-    decoder: Annotated[str, typer.Option(help="Width,blocks,heads; paper: 64,7,8.")] = "64,2,2",
-    class_input: Annotated[str, typer.Option(help="onehot, or index as the paper.")] = "onehot",
-    positions: Annotated[str, typer.Option(help="rotary, or sincos as the paper.")] = "rotary",
+    init: Annotated[
+        str | None, typer.Option(help="Model to start from, whose shape is taken.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Width,blocks,heads; paper: 128,14,1.", show_default=ENCODER)
+    ] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="Width,blocks,heads; paper: 64,7,8.", show_default=DECODER)
+    ] = None,
+    class_input: Annotated[
+        str | None, typer.Option(help="onehot, or index as the paper.", show_default="onehot")
+    ] = None,
+    positions: Annotated[
+        str | None, typer.Option(help="rotary, or sincos as the paper.", show_default="rotary")
+    ] = None,
     near: Annotated[
-        int, typer.Option(help="Patches from foreground within which patches count; -1: all.")
-    ] = 3,
+        int | None,
+        typer.Option(
+            help="Patches from foreground within which patches count; -1: all.",
+            show_default=str(NEAR),
+        ),
+    ] = None,
     class_weights: Annotated[
         str | None, typer.Option(help="Weights of the classes: 1,2,2; else by how rare they are.")
     ] = None,
@@ -73,23 +94,16 @@ def mae(
     from engine.training.mae.options import MaeTrainOptions
     from engine.training.mae.training import train_mae
 
-    wide, deep = _sizes("--encoder", encoder), _sizes("--decoder", decoder)
-    config = MaeConfig(
-        classes=tuple(name.strip() for name in classes.split(",")),
-        encoder_dim=wide[0],
-        encoder_depth=wide[1],
-        encoder_heads=wide[2],
-        decoder_dim=deep[0],
-        decoder_depth=deep[1],
-        decoder_heads=deep[2],
-        class_input=cast("ClassInput", class_input),
-        positions=cast("Positions", positions),
-        near_patches=None if near == ALL else near,
-    )
+    shape = {
+        "--encoder": encoder, "--decoder": decoder, "--class-input": class_input,
+        "--positions": positions, "--near": near,
+    }  # fmt: skip
+    names = tuple(name.strip() for name in classes.split(","))
     options = MaeTrainOptions(
         labels=labels,
         out=out,
-        config=config,
+        config=_config(names, shape) if init is None else _taken(init, names, shape),
+        init=init,
         entropy=entropy,
         entropy_limit=entropy_limit,
         val_labels=val_labels,
@@ -109,6 +123,37 @@ def mae(
     )
     folder = train_mae(options, _show)
     OUT.print(f"[bold]done[/bold] {escape(str(folder))}; its scores are in README.md there")
+
+
+def _config(classes: tuple[str, ...], shape: Mapping[str, str | int | None]) -> MaeConfig:
+    """Make the shape that options ask for."""
+    asked = {option: value for option, value in shape.items() if value is not None}
+    wide = _sizes("--encoder", str(asked.get("--encoder", ENCODER)))
+    deep = _sizes("--decoder", str(asked.get("--decoder", DECODER)))
+    near = asked.get("--near", NEAR)
+    return MaeConfig(
+        classes=classes,
+        encoder_dim=wide[0],
+        encoder_depth=wide[1],
+        encoder_heads=wide[2],
+        decoder_dim=deep[0],
+        decoder_depth=deep[1],
+        decoder_heads=deep[2],
+        class_input=cast("ClassInput", asked.get("--class-input", "onehot")),
+        positions=cast("Positions", asked.get("--positions", "rotary")),
+        near_patches=None if near == ALL else int(near),
+    )
+
+
+def _taken(init: str, classes: tuple[str, ...], shape: Mapping[str, str | int | None]) -> MaeConfig:
+    """Take the shape of the model to start from; the classes must be its."""
+    for option, value in shape.items():
+        if value is not None:
+            raise RecipeError(
+                where=option, expected="none beside --init, whose shape is taken",
+                found=str(value), remedy=f"Leave out {option}, or --init.",
+            )  # fmt: skip
+    return replace(open_mae(init).config, classes=classes)
 
 
 def _sizes(option: str, text: str) -> tuple[int, int, int]:

@@ -1,5 +1,7 @@
 """Training of masked autoencoders learns, resumes exactly, and refuses what it cannot use."""
 
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from typer.testing import CliRunner
 
 from engine.cli.train import app
 from engine.device import Launch
-from engine.errors import InputError, OutputError
+from engine.errors import InputError, OutputError, RecipeError
 from engine.methods.patches import near_patches
 from engine.networks.mae import MaskedAutoencoder
 from engine.networks.mae_folder import MaeConfig, open_mae
@@ -129,6 +131,47 @@ def test_other_maps_under_the_same_path_do_not_resume(data: Path, place: str) ->
     tifffile.imwrite(file, pixels)
     with pytest.raises(InputError, match=r"class map m1: expected what it was .* found other"):
         train_mae(options, stop)
+
+
+def test_a_training_goes_on_from_another_model(data: Path) -> None:
+    longer = {"epochs": 2, "steps": 40, "batch": 4, "piece": 0}
+    first = train_mae(_options(data, "first", **longer), lambda _: None)
+    begun: dict[str, float] = {}
+
+    def note(name: str) -> Callable[[MaeProgress], None]:
+        return lambda progress: begun.setdefault(name, progress.val_loss)
+
+    still = {"epochs": 1, "steps": 1, "learning_rate": 1e-6}
+    train_mae(_options(data, "fresh", **still), note("fresh"))
+    more = train_mae(_options(data, "more", init=str(first), **still), note("more"))
+    assert begun["more"] < 0.8 * begun["fresh"]
+    assert f"begun with the weights of {first}" in (more / "README.md").read_text()
+
+
+def test_another_model_to_start_from_does_not_resume(data: Path) -> None:
+    def stop(_: MaeProgress) -> None:
+        raise _Stopped
+
+    first = train_mae(_options(data, "first"), lambda _: None)
+    options = _options(data, init=str(first))
+    with pytest.raises(_Stopped):
+        train_mae(options, stop)
+    shutil.rmtree(first)
+    train_mae(_options(data, "first", seed=5), lambda _: None)
+    with pytest.raises(InputError, match="model to start from: expected what it was"):
+        train_mae(options, stop)
+
+
+def test_a_model_of_another_shape_is_not_started_from(data: Path) -> None:
+    first = train_mae(_options(data, "first", epochs=1), lambda _: None)
+    for change in ({"encoder_dim": 32}, {"classes": ("background", "core", "shell")}):
+        options = _options(data, init=str(first), config=replace(TINY, **change))
+        with pytest.raises(InputError, match=next(iter(change))):
+            train_mae(options, lambda _: None)
+    command = ["mae", "--labels", str(data), "--classes", ",".join(CLASSES), "--out", "o"]
+    result = CliRunner().invoke(app, [*command, "--init", str(first), "--encoder", "32,1,2"])
+    assert isinstance(result.exception, RecipeError)
+    assert "--encoder: expected none beside --init" in str(result.exception)
 
 
 def test_a_batch_depends_on_seed_and_number_alone() -> None:
@@ -356,6 +399,11 @@ def test_the_command_trains(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "epoch    1, 100% done" in result.output
     assert open_mae(str(out)).config.near_patches is None
+    more = ["mae", "--labels", str(maps), "--classes", ",".join(CLASSES), "--init", str(out)]
+    more += ["--out", str(tmp_path / "more"), "--epochs", "1", "--steps", "1", "--batch", "1"]
+    result = CliRunner().invoke(app, more)
+    assert result.exit_code == 0, result.output
+    assert open_mae(str(tmp_path / "more")).config == open_mae(str(out)).config
     for sizes in ("16,1", "inf,1,2", "16,1.5,2"):
         wrong = CliRunner().invoke(app, [*words[:-2], "--encoder", sizes])
         assert wrong.exit_code != 0

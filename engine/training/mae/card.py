@@ -16,10 +16,10 @@ near foreground: {near}.
 
 ## Training
 {maps} class maps ({val} more for validation, split by file or slice), {epochs} epochs, \
-{minutes:.0f} minutes on {threads}, {precision}, seed {seed}. AdamW, highest rate {rate:g}, \
-cosine to 0, averaged weights, those of the lowest validation loss ({loss:.4f}). Share of masked \
-patches drawn from 0.1 to 0.9 for each batch of {batch} windows; weights of the classes {weights}; \
-pixels whose entropy is above the limit: {entropy}.
+{minutes:.0f} minutes on {threads}, {precision}, seed {seed}; begun with {begun}. AdamW, highest \
+rate {rate:g}, cosine to 0, averaged weights, those of the lowest validation loss ({loss:.4f}). \
+Share of masked patches drawn from 0.1 to 0.9 for each batch of {batch} windows; weights of the \
+classes {weights}; pixels whose entropy is above the limit: {entropy}.
 
 Where this departs from the paper: only masked patches count in the loss (its code counts seen \
 ones too); in {blobs:.0%} of the windows what is masked is in blobs, as uncertain patches are at \
@@ -98,6 +98,7 @@ def mae_card(options: MaeTrainOptions, fitting: Elapsed, scores: MaeScores, run:
         encoder=_size(config.encoder_dim, config.encoder_depth, config.encoder_heads),
         decoder=_size(config.decoder_dim, config.decoder_depth, config.decoder_heads),
         parameters=f"{run.parameters:,}",
+        begun="random weights" if options.init is None else f"the weights of {options.init}",
         dtype="float16" if options.half else "float32",
         input="index" if config.class_input == "index" else "as one channel each",
         positions=config.positions, near=near, maps=run.maps, val=run.val,

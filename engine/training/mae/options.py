@@ -22,7 +22,9 @@ class MaeTrainOptions(Schedule):
     labels : Path
         Folder of PNG or TIFF class maps, or one TIFF; a TIFF may hold a stack.
     config : MaeConfig
-        Shape and classes of the network.
+        Shape and classes of the network; with `init`, those of that model.
+    init : str, optional
+        Masked autoencoder whose weights the training begins with; a path or a bundled name.
     entropy : Path, optional
         Entropy maps of the same names, uint8 (255 stands for 1).
     entropy_limit : float
@@ -51,6 +53,7 @@ class MaeTrainOptions(Schedule):
 
     labels: Path
     config: MaeConfig
+    init: str | None = None
     entropy: Path | None = None
     entropy_limit: float = 0.1
     val_labels: Path | None = None

@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from engine.errors import InputError
 from engine.networks.mae import MaskedAutoencoder
-from engine.networks.mae_weights import initialise_mae, save_mae
+from engine.networks.mae_folder import config_values, open_mae
+from engine.networks.mae_weights import initialise_mae, load_mae, save_mae
 from engine.training.checkpoint import Origin
 from engine.training.contents import contents
 from engine.training.course import begin, follow
@@ -69,6 +71,8 @@ def train_mae(options: MaeTrainOptions, on_progress: Callable[[MaeProgress], Non
     InputError
         If the data or an option cannot be used, or a checkpoint belongs to another training: to
         other options, or to other contents of what was read.
+    ModelError
+        If `options.init` cannot be used.
     OutputError
         If `options.out` exists.
 
@@ -124,12 +128,30 @@ def _origin(options: MaeTrainOptions, data: Maps) -> Origin:
     other = "class map" if options.val_labels is None else "validation class map"
     parts = (("class map", data[0]), (other, data[1]))
     read = ((f"{word} {m.name}", (m.labels, m.counts)) for word, part in parts for m in part)
-    return Origin(options.deciding(), contents(read))
+    origin = Origin(options.deciding(), contents(read))
+    if options.init is not None:
+        origin.data["model to start from"] = open_mae(options.init).sha256
+    return origin
+
+
+def _make_network(options: MaeTrainOptions) -> MaskedAutoencoder:
+    if options.init is None:
+        network = MaskedAutoencoder(options.config)
+        initialise_mae(network, options.seed)
+        return network
+    folder = open_mae(options.init)
+    for name, wanted in config_values(options.config).items():
+        found = config_values(folder.config)[name]
+        if found != wanted:
+            raise InputError(
+                where=f"{folder.path}: {name}", expected=str(wanted), found=str(found),
+                remedy="Start from a model of that shape and those classes, or from none.",
+            )  # fmt: skip
+    return load_mae(folder).requires_grad_(requires_grad=True)
 
 
 def _prepare(options: MaeTrainOptions, data: Maps, weights: Tensor) -> MaeFitting:
-    network = MaskedAutoencoder(options.config)
-    initialise_mae(network, options.seed)
+    network = _make_network(options)
     batches = MaeBatches(
         data[0], options.config, options.batch, options.piece, options.blobs, options.seed
     )
