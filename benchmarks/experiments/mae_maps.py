@@ -17,6 +17,8 @@ from engine.stages.inpaint import Inpaint, pixels_at_once
 from engine.stages.semantic import Entropy, Segment
 
 if TYPE_CHECKING:
+    from mae_autoencoder import Autoencoder
+
     from engine.device import Launch
     from engine.networks.ensemble import Ensemble
     from engine.networks.mae_folder import MaeFolder
@@ -84,6 +86,8 @@ class Networks:
         The cache.
     cluster : str
         "local", or the address of a Dask scheduler.
+    autoencoder : Autoencoder or None
+        A convolutional one to compare with.
     """
 
     ensemble: Ensemble
@@ -91,6 +95,7 @@ class Networks:
     launch: Launch
     folder: Path
     cluster: str = "local"
+    autoencoder: Autoencoder | None = None
 
     def segment(self, stack: np.ndarray, entropy: str = "soft") -> Maps:
         """Run the engine on a stack (Z, Y, X), or read what it said before."""

@@ -1,4 +1,4 @@
-"""Table 1: true class maps, patches masked at random, and how well an autoencoder fills them."""
+"""Table 1: true class maps, patches masked at random, and how well autoencoders fill them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _SEED = 70_003
 
 
 def reconstruction(networks: Networks, truths: list[np.ndarray]) -> dict[str, Any]:
-    """Dice in masked pixels by masking ratio: the autoencoder, and a vote of visible neighbours.
+    """Dice in masked pixels by masking ratio: autoencoders, and a vote of visible neighbours.
 
     Parameters
     ----------
     networks : Networks
-        Holds the autoencoder.
+        Holds the masked autoencoder, and maybe a convolutional one.
     truths : list of ndarray of shape (Y, X), uint8
         Class maps.
 
@@ -44,7 +44,11 @@ def reconstruction(networks: Networks, truths: list[np.ndarray]) -> dict[str, An
     """
     config = networks.mae.config
     windows, scene_of = cut_windows(truths, config)
-    facts = (networks.mae.sha256, networks.launch, RATIOS)
+    facts: tuple[object, ...] = (networks.mae.sha256, networks.launch, RATIOS)
+    names = ["mae", "neighbours"]
+    if networks.autoencoder is not None:
+        facts += (networks.autoencoder.sha256,)
+        names.append("cnn-ae")
     file = networks.folder / f"table1-{digest(windows, *facts)}.npz"
     if not file.exists():
         write_arrays(file, rows=np.stack([_fill(networks, windows, r) for r in RATIOS]))
@@ -54,12 +58,12 @@ def reconstruction(networks: Networks, truths: list[np.ndarray]) -> dict[str, An
     by_scene = np.stack([rows[:, scene_of == k].sum(axis=1) for k in scenes], axis=1)
     return {"windows": len(windows)} | {
         name: {str(r): show_dice(by_scene[i, :, j], config.classes) for i, r in enumerate(RATIOS)}
-        for j, name in enumerate(("mae", "neighbours"))
+        for j, name in enumerate(names)
     }
 
 
 def _fill(networks: Networks, windows: np.ndarray, share: float) -> np.ndarray:
-    """Count pixels for both competitors: (N, 2, 3, C)."""
+    """Count pixels for each competitor: (N, competitors, 3, C)."""
     config = networks.mae.config
     classes, inpainter = len(config.classes), open_inpainter(networks.mae, networks.launch)
     masked = mask_windows(windows, config, share)
@@ -67,9 +71,11 @@ def _fill(networks: Networks, windows: np.ndarray, share: float) -> np.ndarray:
     rows = []
     for window, found, doubt in zip(windows, inpainter.fill(windows, masked), where, strict=True):
         counted = doubt & (distance_transform_edt(window == 0) <= NEAR)
-        other = fill_by_neighbours(window, doubt, classes)
-        pairs = [(found, window), (other, window)]
-        rows.append(dice_rows(pairs, classes, [counted, counted]))
+        filled = [found, fill_by_neighbours(window, doubt, classes)]
+        if networks.autoencoder is not None:
+            filled.append(networks.autoencoder.fill(window, doubt))
+        pairs = [(one, window) for one in filled]
+        rows.append(dice_rows(pairs, classes, [counted] * len(pairs)))
     return np.stack(rows)
 
 

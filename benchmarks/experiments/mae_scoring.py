@@ -130,17 +130,17 @@ def choose(case: Case, networks: Networks) -> dict[str, Any]:
 def score(case: Case, networks: Networks, chosen: dict[str, Any]) -> dict[str, Any]:
     """Everything about some planes: table 2, Dice, harm, entropy as a detector."""
     areas = case.areas(THRESHOLD)
-    other, _ = networks.repair(case.maps, case.planes, chosen["threshold"])
-    found = {
-        "initial": case.initial,
-        "mae": [case.maps.repaired[p] for p in case.planes],
-        "mae, chosen": list(other),
-        "neighbours": [
-            fill_by_neighbours(one, area.where, len(case.classes))
-            for one, area in zip(case.initial, areas, strict=True)
-        ],
-        "smoothing": [smooth_labels(case.maps.mean(p), chosen["smoothing"]) for p in case.planes],
-    }
+    filled = _filled(case, networks, areas)
+    found = (
+        {"initial": case.initial}
+        | filled
+        | {
+            "mae, chosen": list(networks.repair(case.maps, case.planes, chosen["threshold"])[0]),
+            "smoothing": [
+                smooth_labels(case.maps.mean(p), chosen["smoothing"]) for p in case.planes
+            ],
+        }
+    )
     joined_areas = {}
     for title, key in (("joined", "joined at 0.4"), ("joined, chosen", "joined")):
         threshold, weight = (float(word) for word in chosen[key].split(", "))
@@ -154,12 +154,24 @@ def score(case: Case, networks: Networks, chosen: dict[str, Any]) -> dict[str, A
         "planes": len(case.planes),
         "table_2": {title: case.plausibility(maps) for title, maps in table.items()},
         "dice": {t: show_dice(case.counts(maps), case.classes) for t, maps in found.items()},
-        "inside, mae": inside(case, found["mae"], areas),
+        **{f"inside, {title}": inside(case, maps, areas) for title, maps in filled.items()},
         "inside, mae, chosen": inside(case, found["mae, chosen"], chosen_areas),
-        "inside, neighbours": inside(case, found["neighbours"], areas),
         **{f"inside, {t}": inside(case, found[t], where) for t, where in joined_areas.items()},
         "detector": detector(case.entropy, wrong),
     }
+
+
+def _filled(case: Case, networks: Networks, areas: list[Areas]) -> dict[str, list[np.ndarray]]:
+    """Fill the same uncertain patches by each competitor that knows the class map alone."""
+    pairs = list(zip(case.initial, areas, strict=True))
+    count, other = len(case.classes), networks.autoencoder
+    found = {
+        "mae": [case.maps.repaired[p] for p in case.planes],
+        "neighbours": [fill_by_neighbours(one, area.where, count) for one, area in pairs],
+    }
+    if other is not None:
+        found["cnn-ae"] = [other.fill(one, area.where) for one, area in pairs]
+    return found
 
 
 def inside(case: Case, repaired: list[np.ndarray], areas: list[Areas]) -> dict[str, Any]:

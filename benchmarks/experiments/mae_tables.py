@@ -45,13 +45,14 @@ def show_em(found: dict[str, Any]) -> str:
 
 
 def _table_1(found: dict[str, Any], asked: dict[str, float]) -> list[str]:
-    lines = [f"  {'ratio':8}{'asked':>7}{'measured':>22}{'neighbours':>12}{'mean fg':>9}"]
+    others = [name for name in ("neighbours", "cnn-ae") if name in found]
+    titles = "".join(f"{name:>12}" for name in others)
+    lines = [f"  {'ratio':8}{'asked':>7}{'measured':>22}{titles}{'mean fg':>9}"]
     for ratio, row in found["mae"].items():
-        beside = found["neighbours"][ratio]["micro"][0]
+        beside = "".join(f"{found[name][ratio]['micro'][0]:12.3f}" for name in others)
         aim = f"{asked[ratio]:.2f}" if ratio in asked else "-"
         lines.append(
-            f"  {ratio:8}{aim:>7}{_cell(row['micro']):>22}{beside:12.3f}"
-            f"{row['mean_foreground'][0]:9.3f}"
+            f"  {ratio:8}{aim:>7}{_cell(row['micro']):>22}{beside}{row['mean_foreground'][0]:9.3f}"
         )
     return lines
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 from semantics import make_ensemble, make_mae
 
 from engine.device import Launch
+from engine.errors import ModelError
+from engine.methods.patches import cut_patches, join_patches
 from engine.networks.ensemble import open_ensemble
-from engine.networks.mae_folder import open_mae
-from engine.phantom import CLASSES, Scene
+from engine.networks.mae_folder import MaeConfig, open_mae
+from engine.phantom import CLASSES, SEEN, Scene, make_scene
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -125,6 +130,94 @@ def test_a_share_of_the_near_patches_is_masked(scripts: Any, models: dict[str, P
     assert (masked[0] != masked[1]).any()
 
 
+def test_the_convolutional_autoencoder_sees_trusted_pixels_alone(
+    scripts: Any, tmp_path: Path
+) -> None:
+    module = scripts("mae_autoencoder")
+    opened = module.open_autoencoder(_save_autoencoder(scripts, tmp_path), CLASSES, "cpu")
+    rng = np.random.default_rng(0)
+    classes = rng.integers(0, 4, (70, 90)).astype(np.uint8)
+    doubtful = np.zeros(classes.shape, bool)
+    doubtful[20:40, 30:50] = doubtful[66:, 86:] = True  # the last is cut by the edge
+    filled = opened.fill(classes, doubtful)
+    assert (filled == classes)[~doubtful].all()
+    assert (filled != classes)[20:40, 30:50].any()
+    other = np.where(doubtful, (classes + 1) % 4, classes).astype(np.uint8)
+    np.testing.assert_array_equal(opened.fill(other, doubtful), filled)
+    around = classes.copy()
+    around[40:60, 30:50] = 3
+    assert (opened.fill(around, doubtful) != filled)[20:40, 30:50].any()
+
+
+def test_the_convolutional_autoencoder_answers_for_its_classes_alone(
+    scripts: Any, tmp_path: Path
+) -> None:
+    module, file = scripts("mae_autoencoder"), _save_autoencoder(scripts, tmp_path)
+    with pytest.raises(ModelError, match="expected the classes background,object, found backgro"):
+        module.open_autoencoder(file, ("background", "object"), "cpu")
+    file.write_bytes(b"none")
+    with pytest.raises(ModelError, match="expected readable safetensors"):
+        module.open_autoencoder(file, CLASSES, "cpu")
+
+
+def test_patches_of_the_convolutional_autoencoder_lie_where_they_belong(scripts: Any) -> None:
+    torch.manual_seed(0)
+    network = scripts("mae_autoencoder").OfPatches(MaeConfig(CLASSES, window=32)).eval()
+    rng = np.random.default_rng(0)
+    classes = rng.integers(0, 4, (2, 32, 32)).astype(np.uint8)
+    patches = torch.from_numpy(cut_patches(classes, 4))
+    visible = torch.from_numpy(rng.random((2, 64)) < 0.5)
+    wanted = visible | torch.from_numpy(rng.random((2, 64)) < 0.5)
+    with torch.no_grad():
+        found = network(patches, visible, wanted, (64, 64))
+        masked = (wanted & ~visible)[..., None].expand(patches.shape).numpy()
+        whole = network.network(
+            torch.from_numpy(classes), torch.from_numpy(join_patches(masked, 32, 4))
+        )
+    for k in range(4):
+        np.testing.assert_array_equal(
+            join_patches(found.logits[..., k].numpy(), 32, 4), whole[:, k].numpy()
+        )
+    assert torch.equal(found.valid, wanted)
+
+
+def test_training_of_the_convolutional_autoencoder_goes_on_where_it_was(
+    scripts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = scripts("mae_autoencoder_training")
+    for k, name in enumerate(("train", "val")):
+        (tmp_path / name).mkdir()
+        scene = make_scene(replace(SEEN, size=192), 3, k)
+        tifffile.imwrite(tmp_path / name / "scene.tif", scene.classes)
+
+    def run(out: Path) -> None:
+        training.main([
+            f"--labels={tmp_path / 'train'}", f"--val-labels={tmp_path / 'val'}", f"--out={out}",
+            "--epochs=2", "--steps=2", "--batch=2", "--precision=float32",
+        ])  # fmt: skip
+
+    straight, stopped = tmp_path / "straight.safetensors", tmp_path / "stopped.safetensors"
+    run(straight)
+    follow = training.follow
+
+    def stop(fitting: Any, options: Any, origin: Any, _tell: Callable[..., None]) -> None:
+        def interrupt(_loss: float, _scores: Any) -> None:
+            raise KeyboardInterrupt
+
+        follow(fitting, options, origin, interrupt)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "follow", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(stopped)
+    assert not stopped.exists()
+    run(stopped)
+    assert stopped.read_bytes() == straight.read_bytes()
+    assert scripts("mae_autoencoder").open_autoencoder(stopped, CLASSES, "cpu").network
+    left = {p.name for p in tmp_path.iterdir()}
+    assert left == {straight.name, stopped.name, "train", "val"}
+
+
 def test_maps_are_those_of_the_engine_and_kept(
     scripts: Any, models: dict[str, Path], cluster_address: str, tmp_path: Path,
     nuclei: np.ndarray,
@@ -168,6 +261,7 @@ def test_the_whole_experiment_on_the_smallest_scenes(
         f"--em-ensemble={models['ensemble']}", f"--em-mae={models['mae']}", f"--data={tmp_path}",
         "--validation=1", "--size=192", "--slices=1", f"--cluster={cluster_address}",
         "--device=cpu", f"--cache={tmp_path / 'cache'}", f"--out={tmp_path / 'found.json'}",
+        f"--autoencoder={_save_autoencoder(scripts, tmp_path)}",
     ])  # fmt: skip
     found = json.loads((tmp_path / "found.json").read_text())
     scores = found["phantom"]["scores"]
@@ -175,6 +269,14 @@ def test_the_whole_experiment_on_the_smallest_scenes(
     control = scores["normal"]["table_2"]["control"]
     assert control["background_ratio"][0] == 0
     assert control["objects"] == [found["phantom"]["entropy_rise"]["soft"]["plain"]["mitochondria"]]
+    # All fill the same patches; of electron micrographs the autoencoder knows no class.
+    mae, other = (scores["plain"][f"inside, {title}"] for title in ("mae", "cnn-ae"))
+    assert other["before"] == mae["before"]
+    assert other["after"] != mae["after"]
+    assert scores["plain"]["table_2"]["cnn-ae"] != scores["plain"]["table_2"]["initial"]
+    assert found["phantom"]["table_1"]["cnn-ae"].keys() == found["asked"]["table_1"].keys()
+    assert "cnn-ae" not in found["em"]["table_1"]
+    assert "inside, cnn-ae" not in found["em"]["scores"]
     assert found["em"]["test_slices"] == [11]
     assert all(k < 11 for k in found["em"]["validation_slices"])
     assert found["targets_met"]["table_1"]["0.1"] is False  # random weights
@@ -217,6 +319,19 @@ def test_the_benchmark_of_repair_runs_what_it_says(
     assert found["one, whole / batched"] == 6
     assert found["bare / ensemble"] == 0.9
     assert found["memory of inpaint"] == 0.5
+
+
+def _save_autoencoder(scripts: Any, place: Path) -> Path:
+    """A convolutional autoencoder whose answers vary."""
+    module = scripts("mae_autoencoder")
+    torch.manual_seed(0)
+    network = module.ConvolutionalAutoencoder(len(CLASSES))
+    for part in network.modules():
+        if isinstance(part, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(part.weight)
+    torch.nn.init.zeros_(network.decoder[-1].bias)
+    module.save_autoencoder(network, CLASSES, place / "autoencoder.safetensors")
+    return place / "autoencoder.safetensors"
 
 
 def _script(scripts: Any) -> Any:
