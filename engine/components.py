@@ -84,8 +84,6 @@ def save_components(
         inner[touching] = False
         counted.append(parts.first[inner])
         sides = {f.name: getattr(edges, f.name) for f in fields(Edges)}
-        known = parts.take(touching)
-        sides |= {"first": known.first, "area": known.area}
         columns = {f.name: getattr(parts, f.name) for f in fields(Parts)}
         for kind, arrays in (("parts", columns), ("edges", sides)):
             stored.append(_save(job, region.plane, cell, kind, arrays))
@@ -97,10 +95,10 @@ def load_parts(job: Job, plane: tuple[int, ...], cell: Box) -> Parts:
     return Parts(**_load(job, plane, cell, "parts"))
 
 
-def load_edges(job: Job, plane: tuple[int, ...], cell: Box) -> tuple[Edges, np.ndarray, np.ndarray]:
-    """Sides of a cell; first pixel (n, 2) and area (n,) of the parts that touch them."""
+def load_edges(job: Job, plane: tuple[int, ...], cell: Box) -> Edges:
+    """Sides of a cell."""
     found = _load(job, plane, cell, "edges")
-    return Edges(**{f.name: found[f.name] for f in fields(Edges)}), found["first"], found["area"]
+    return Edges(**{f.name: found[f.name] for f in fields(Edges)})
 
 
 def _save(

@@ -1,22 +1,28 @@
-"""Objects of the class map over all cells: which parts belong together, and the ids of all.
+"""Objects of the class map over all cells: joined as a tree of blocks, each a task of its own.
 
-The driver holds the parts that touch a side of their cell, some 60 bytes each, and the sides of two
-rows of cells; all others are counted by their chunk. A worker reads what is known of the rows of
-cells that it needs.
+::
+
+    join-1    blocks of 8 x 8 cells   the parts along the sides of cells become components
+    join-2    blocks of 8 x 8 blocks  those that reach a side of their block, and so on
+
+A block keeps what became of each component below it, its whole objects, and what goes on beyond.
+No process holds more than the sides of 64 children; the driver sums counts of objects by chunk. A
+worker finds the objects of a cell by going up from block to block.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from functools import cached_property, lru_cache
-from itertools import product
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.components import component_settings, load_edges
-from engine.methods.components import join_over_seams
+from engine.components import component_settings, load_edges, load_parts
+from engine.ledger import FOLDER
+from engine.methods.components import Edges, Parts
+from engine.methods.joining import Open, join_block, open_cell
 from engine.numbering import (
     add_counts,
     chunk_grid,
@@ -25,93 +31,59 @@ from engine.numbering import (
     save_numbers,
     sum_counts,
 )
+from engine.pixels import plane_number
+from engine.store import pack_arrays, unpack_arrays, write_file
+from engine.work import Done
 from tiling import Box, Grid, Region
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Mapping
 
     from engine.ledger import Record
-    from engine.methods.components import Edges
-    from engine.planning import Job
-    from engine.store import Location
+    from engine.methods.joining import Joint
+    from engine.planning import Job, Pass
+    from engine.store import Location, StoredObject
 
-#: Cells whose sides are read at once.
+#: Children, or counts of blocks, that are read at once.
 _REQUESTS = 16
 
 
 @dataclass(frozen=True)
-class Joined:
-    """Parts that touch a side of their cell, with the part that holds the anchor of their object.
+class Found:
+    """Objects that the parts of a cell belong to, of those parts that touch a side.
 
     Parameters
     ----------
-    cells, local : ndarray of shape (n,), int64
-        Number of the cell of each part, in C order of the planes and cells, and its index there;
-        ascending.
-    head_cells, head_local : ndarray of shape (n,), int64
-        The part that holds the anchor of its object.
-    kept : ndarray of shape (n,), bool
-        Whether its object is large enough.
+    local : ndarray of shape (n,), int64
+        Index of each part in its cell, ascending.
+    parts : Parts
+        What its object measures as a whole.
+    heads : ndarray of shape (n, 3), int64
+        The part that holds the first pixel of the object: row and column of its cell, index there.
+    pieces : ndarray of shape (n,), int64
+        Parts of the object.
+    led : ndarray of shape (n,), bool
+        Whether the part is itself the one with the first pixel.
     """
 
-    cells: np.ndarray
     local: np.ndarray
-    head_cells: np.ndarray
-    head_local: np.ndarray
-    kept: np.ndarray
-
-    def of_cell(self, cell: int) -> Joined:
-        """Take those of one cell."""
-        return self.take(slice(*np.searchsorted(self.cells, [cell, cell + 1])))
-
-    def take(self, rows: slice | np.ndarray) -> Joined:
-        """Take some of the parts."""
-        return Joined(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
-
-    @cached_property
-    def led(self) -> np.ndarray:
-        """Whether a part holds the anchor of its object itself: (n,) bool."""
-        return np.asarray((self.head_cells == self.cells) & (self.head_local == self.local))
+    parts: Parts
+    heads: np.ndarray
+    pieces: np.ndarray
+    led: np.ndarray
 
 
 @dataclass(frozen=True)
-class JoinedRow:
-    """What is known of one row of cells.
+class _Block:
+    """What a block keeps: where each of its children's components went, and its whole objects."""
 
-    Parameters
-    ----------
-    parts : Joined
-        Parts in its cells.
-    members : Joined
-        Parts, of any cell, of the objects whose anchors lie in its cells; ordered by these.
-    """
+    starts: tuple[tuple[int, int], ...]
+    target: tuple[np.ndarray, ...]
+    closed: Open
 
-    parts: Joined
-    members: Joined
-
-    def members_led_by(self, cell: int) -> Joined:
-        """Parts of the objects whose anchors lie in a cell."""
-        low, high = np.searchsorted(self.members.head_cells, [cell, cell + 1])
-        return self.members.take(slice(low, high))
-
-
-@dataclass(frozen=True)
-class JoinedIndex:
-    """Where the rows of cells are kept, and what comes before each chunk.
-
-    Parameters
-    ----------
-    rows : tuple of str
-        Name of what is known of each row of cells that has a part at a side; "" for the others.
-    wide : int
-        Cells of a row.
-    before : ndarray of shape (chunks + 1,), int64
-        Objects in all chunks before each chunk; the last entry is the total.
-    """
-
-    rows: tuple[str, ...]
-    wide: int
-    before: np.ndarray
+    def of_child(self, start: tuple[int, int]) -> np.ndarray:
+        """Where the components of the child went that begins there."""
+        return self.target[self.starts.index(start)]
 
 
 def cell_grid(job: Job) -> Grid:
@@ -119,127 +91,186 @@ def cell_grid(job: Job) -> Grid:
     return Grid(job.frame.planes, job.frame.extent, (job.shard, job.shard))
 
 
-def join_objects(job: Job, records: Iterable[Record]) -> tuple[Joined, np.ndarray]:
-    """Join the parts of all cells over their seams, and count objects by chunk.
+def cell_place(job: Job, cell: Box) -> tuple[int, int]:
+    """Row and column of a cell in its plane."""
+    return cell.start[0] // job.shard, cell.start[1] // job.shard
+
+
+def join_region(job: Job, step: Pass, region: Region) -> Done:
+    """Join the components of the children of one block over their seams.
 
     Parameters
     ----------
     job : Job
         The run.
-    records : iterable of Record
-        Of the pass that made the final class map.
+    step : Pass
+        Which level.
+    region : Region
+        Plane and core of the block, in pixels of the level that is read.
 
     Returns
     -------
-    joined : Joined
-        All parts that touch a side.
-    before : ndarray of shape (chunks + 1,), int64
-        Objects in all chunks before each.
+    Done
+        Its notes count the objects that are whole with it.
+    """
+    below = _below(job, step)
+    side = below.grid.cell if below else (job.shard, job.shard)
+    boxes = [box for box in region.core.split(side) if box.meets(job.area)]
+
+    def read(box: Box) -> tuple[tuple[int, int], Open]:
+        """Open components of one child, and its place."""
+        at = box.start[0] // side[0], box.start[1] // side[1]
+        if below:
+            return at, _load_open(job, below, Region(region.plane, box))
+        edges, parts = load_edges(job, region.plane, box), load_parts(job, region.plane, box)
+        return at, open_cell(edges, parts.take(edges.touching()), cell_place(job, box))
+
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        children = dict(pool.map(read, boxes))
+    settings = component_settings(job)
+    joint = join_block(children, settings.connectivity, last=step.grid.shape[-2:] == (1, 1))
+    stored = _save(job, step, region, boxes, joint)
+    return Done({"whole": len(joint.closed.pieces)}, tuple(stored))
+
+
+def count_objects(job: Job, records: Mapping[str, Iterable[Record]]) -> str:
+    """Count objects by chunk, in cells and over seams; put the sums where tasks find them.
+
+    Parameters
+    ----------
+    job : Job
+        The run; all its blocks are joined.
+    records : mapping of str to iterable of Record
+        Of the pass that made the final class map, and of those that joined, by name.
+
+    Returns
+    -------
+    str
+        Name of what is kept.
 
     Raises
     ------
     OutputError
         If there are more objects than the label image can name.
     """
-    settings, cells = component_settings(job), cell_grid(job)
-    chunks = chunk_grid(job, settings.name)
+    name = component_settings(job).name
+    chunks = chunk_grid(job, name)
     counts = np.zeros(len(chunks), np.int64)
-    for record in records:
-        add_counts(job, chunks, record.region, record.notes["parts"], counts)
-    found = [_plane(job, cells, plane) for plane in product(*map(range, job.frame.planes))]
-    groups = np.cumsum([0, *(int(part[2].max(initial=-1)) + 1 for part in found)])
-    cell, local, first, area = (np.concatenate([part[k] for part in found]) for k in (0, 1, 3, 4))
-    group = np.concatenate([part[2] + at for part, at in zip(found, groups, strict=False)])
-    total = int(groups[-1])
-    # By object and anchor: the first of an object holds its anchor.
-    order = np.lexsort((first[:, 1], first[:, 0], group))
-    head = order[np.searchsorted(group[order], np.arange(total))]
-    size = np.bincount(group, area, total).astype(np.int64)
-    kept = size >= settings.min_area
-    own = head[kept]
-    planes = cell[own] // int(np.prod(cells.shape[-2:]))
-    np.add.at(counts, chunk_numbers(chunks, planes, first[own]), 1)
-    joined = Joined(cell, local, cell[head[group]], local[head[group]], kept[group])
-    return joined, sum_counts(job, settings.name, counts)
-
-
-def _plane(job: Job, cells: Grid, plane: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    """Parts of a plane that touch a side: cell, index, group, first pixel, area."""
-    first, area = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.int64)]
-
-    def rows() -> Iterator[tuple[int, dict[int, Edges]]]:
-        """Sides of the cells, row by row."""
-        with ThreadPoolExecutor(_REQUESTS) as pool:
-            for y in range(cells.shape[-2]):
-                boxes = [cells.region((*plane, y, x)).core for x in range(cells.shape[-1])]
-                inside = [(x, box) for x, box in enumerate(boxes) if box.meets(job.area)]
-                found = list(pool.map(lambda one: load_edges(job, plane, one[1]), inside))
-                first.extend(one[1] for one in found)
-                area.extend(one[2] for one in found)
-                yield y, {x: one[0] for (x, _), one in zip(inside, found, strict=True)}
-
-    parts, group = join_over_seams(rows(), component_settings(job).connectivity)
-    high, wide = cells.shape[-2:]
-    number = int(np.ravel_multi_index(plane, cells.planes)) if plane else 0
-    cell = (number * high + parts[:, 0]) * wide + parts[:, 1]
-    return cell, parts[:, 2], group, np.concatenate(first), np.concatenate(area)
-
-
-def cell_box(job: Job, number: int) -> Region:
-    """Cell by its number."""
-    grid = cell_grid(job)
-    return grid.region(tuple(int(n) for n in np.unravel_index(number, grid.shape)))
-
-
-def cell_number(job: Job, plane: tuple[int, ...], cell: Box) -> int:
-    """Find the number of a cell, in C order of the planes and cells."""
-    return cell_grid(job).number(plane, cell.start[0], cell.start[1])
-
-
-def save_joined(job: Job, joined: Joined, before: np.ndarray) -> str:
-    """Put it, row by row of cells, where tasks find it; return a name that no other ever had."""
-    wide = cell_grid(job).shape[-1]
-    by_cell = joined.take(np.lexsort((joined.local, joined.cells)))
-    by_head = joined.take(np.lexsort((joined.head_local, joined.head_cells)))
-    names = []
-    for row in range(len(cell_grid(job)) // wide):
-        ends = [row * wide, (row + 1) * wide]
-        parts = by_cell.take(slice(*np.searchsorted(by_cell.cells, ends)))
-        members = by_head.take(slice(*np.searchsorted(by_head.head_cells, ends)))
-        if not len(parts.cells):
-            names.append("")
+    steps = {step.name: step for step in _joins(job)}
+    for of, found in records.items():
+        if of in steps:
+            _add_joined(job, steps[of], found, counts)
             continue
-        arrays = {f"parts.{f.name}": getattr(parts, f.name) for f in fields(Joined)}
-        arrays |= {f"members.{f.name}": getattr(members, f.name) for f in fields(Joined)}
-        names.append(save_numbers(job, "row", arrays))
-    kept = {"rows": np.array(names, np.bytes_), "wide": np.array(wide), "before": before}
-    return save_numbers(job, "joined", kept)
+        for record in found:
+            add_counts(job, chunks, record.region, record.notes["parts"], counts)
+    return save_numbers(job, "joined", {"before": sum_counts(job, name, counts)})
 
 
 @lru_cache(maxsize=2)
-def open_joined(out: Location, name: str) -> JoinedIndex:
-    """Read where rows are kept; named by its content, so once per process."""
-    found = load_numbers(out, name)
-    rows = tuple(bytes(one).decode() for one in found["rows"])
-    return JoinedIndex(rows, int(found["wide"]), found["before"])
+def open_counts(out: Location, name: str) -> np.ndarray:
+    """Objects in all chunks before each; named by content, so read once per process."""
+    return load_numbers(out, name)["before"]
 
 
-def open_row(job: Job, cell: int) -> JoinedRow:
-    """Read what is known of the row of a cell."""
-    index = open_joined(job.out, job.joined)
-    return _read_row(job.out, index.rows[cell // index.wide])
+def find_objects(job: Job, cell: Region) -> Found:
+    """Find the objects of the parts of a cell that touch a side, block by block upwards."""
+    place = cell_place(job, cell.core)
+    local = load_edges(job, cell.plane, cell.core).touching()
+    at, left, start = np.arange(len(local)), np.arange(len(local)), cell.core.start
+    rows: list[np.ndarray] = []
+    whole: list[Open] = []
+    for step in _joins(job):
+        side = step.grid.cell
+        region = step.grid.region((*cell.plane, start[0] // side[0], start[1] // side[1]))
+        block = _read_block(job.out, job.token, _name(step, region, "joined"))
+        to = block.of_child((start[0], start[1]))[at]
+        rows.append(left[to >= 0])
+        whole.append(block.closed.take(to[to >= 0], block.closed.edges))
+        at, left, start = -1 - to[to < 0], left[to < 0], region.core.start
+    order = np.argsort(np.concatenate(rows))
+    parts = Parts.concatenate([one.parts for one in whole]).take(order)
+    heads = np.concatenate([one.heads for one in whole])[order]
+    pieces = np.concatenate([one.pieces for one in whole])[order]
+    led = (heads == np.column_stack([np.tile(place, (len(local), 1)), local])).all(axis=1)
+    return Found(local, parts, heads, pieces, led)
+
+
+def _add_joined(job: Job, step: Pass, records: Iterable[Record], counts: np.ndarray) -> None:
+    """Add the objects of each chunk that blocks of one level made whole."""
+
+    def read(record: Record) -> dict[str, np.ndarray]:
+        return _load(job, step, record.region, "counts")
+
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        for known in pool.map(read, records):
+            np.add.at(counts, known["chunks"], known["counts"])
+
+
+def _joins(job: Job) -> list[Pass]:
+    """List the passes that join, the smallest blocks first."""
+    return [step for step in job.passes() if step.kind == "join"]
+
+
+def _below(job: Job, step: Pass) -> Pass | None:
+    """Pass whose blocks a block of this one is made of; None for cells."""
+    return next((s for s in _joins(job) if s.name == step.after), None)
+
+
+def _save(
+    job: Job, step: Pass, region: Region, boxes: list[Box], joint: Joint
+) -> list[StoredObject]:
+    """Keep what a block knows: for cells below, for the block above, and for the driver."""
+    settings = component_settings(job)
+    kept = joint.closed.parts.first[joint.closed.parts.area >= settings.min_area]
+    chunks = chunk_grid(job, settings.name)
+    numbers = chunk_numbers(chunks, plane_number(job, region.plane), kept)
+    number, count = np.unique(numbers, return_counts=True)
+    below = {
+        "starts": np.array([box.start for box in boxes], np.int64),
+        "ends": np.cumsum([len(target) for target in joint.target]),
+        "target": np.concatenate(joint.target),
+        **_arrays(joint.closed),
+    }
+    kinds = {"joined": below, "counts": {"chunks": number, "counts": count}}
+    if step.grid.shape[-2:] != (1, 1):
+        kinds["open"] = _arrays(joint.open)
+    return [
+        write_file(job.out, _name(step, region, kind), pack_arrays(arrays, compress=True))
+        for kind, arrays in kinds.items()
+    ]
+
+
+def _arrays(some: Open) -> dict[str, np.ndarray]:
+    """Components as named arrays."""
+    arrays = {f"edges.{f.name}": getattr(some.edges, f.name) for f in fields(Edges)}
+    arrays |= {f"parts.{f.name}": getattr(some.parts, f.name) for f in fields(Parts)}
+    return arrays | {"heads": some.heads, "pieces": some.pieces}
+
+
+def _components(found: Mapping[str, np.ndarray]) -> Open:
+    """Components of what `_arrays` made of them."""
+    edges = Edges(**{f.name: found[f"edges.{f.name}"] for f in fields(Edges)})
+    parts = Parts(**{f.name: found[f"parts.{f.name}"] for f in fields(Parts)})
+    return Open(edges, parts, found["heads"], found["pieces"])
+
+
+def _load_open(job: Job, step: Pass, region: Region) -> Open:
+    """Read what goes on beyond a block."""
+    return _components(_load(job, step, region, "open"))
+
+
+def _load(job: Job, step: Pass, region: Region, kind: str) -> dict[str, np.ndarray]:
+    return unpack_arrays((job.out / _name(step, region, kind)).read_bytes())
 
 
 @lru_cache(maxsize=8)
-def _read_row(out: Location, name: str) -> JoinedRow:
-    """Row of cells; a worker holds a few, of which its regions and their neighbours are."""
-    if not name:
-        nothing = np.zeros(0, np.int64)
-        empty = Joined(nothing, nothing, nothing, nothing, nothing.astype(bool))
-        return JoinedRow(empty, empty)
-    found = load_numbers(out, name)
+def _read_block(out: Location, token: str, name: str) -> _Block:
+    """Block of the run with this token; a worker holds those of its regions and neighbours."""
+    found = unpack_arrays((out / name).read_bytes())
+    starts = tuple((y, x) for y, x in found["starts"].tolist())
+    return _Block(starts, tuple(np.split(found["target"], found["ends"][:-1])), _components(found))
 
-    def part(of: str) -> Joined:
-        return Joined(**{f.name: found[f"{of}.{f.name}"] for f in fields(Joined)})
 
-    return JoinedRow(part("parts"), part("members"))
+def _name(step: Pass, region: Region, kind: str) -> str:
+    """File, below OUT, of a block."""
+    return f"{FOLDER}/components/{step.digest[:16]}/{region.key}-{kind}.npz"

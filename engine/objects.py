@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from engine.components import component_settings, load_parts, number_cell
-from engine.joining import cell_box, cell_number, open_joined, open_row
+from engine.joining import Found, cell_grid, cell_place, find_objects, open_counts
 from engine.methods.components import Parts
 from engine.numbering import chunk_grid, chunk_numbers, dense_ids
 from engine.pixels import plane_number, read_layer, write_layer
@@ -17,6 +19,8 @@ from engine.tables import Rows, placed_table, write_part
 from engine.work import Done
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from engine.planning import Job
     from tiling import Region
 
@@ -41,17 +45,21 @@ def object_region(job: Job, region: Region) -> Done:
     labels = np.zeros(region.core.shape, layer.dtype)
     owned: list[tuple[np.ndarray, Parts]] = []
     crossing = 0
+
+    @cache
+    def cell_at(row: int, column: int) -> _Cell:
+        """Cell of the plane; those around are asked for again and again."""
+        return _Cell.open(job, cell_grid(job).region((*region.plane, row, column)))
+
     for cell in region.core.split((job.shard, job.shard)):
-        classes = read_layer(job, CLASSES, region.plane, cell)
-        numbers = number_cell(job, classes)
-        number = cell_number(job, region.plane, cell)
-        own = _own_ids(job, number)
-        ids = _ids(job, number, own)
+        numbers = number_cell(job, read_layer(job, CLASSES, region.plane, cell))
+        here = cell_at(*cell_place(job, cell))
+        ids = _ids(here, cell_at)
         table = np.concatenate([np.zeros(1, np.uint64), ids]).astype(layer.dtype)
         labels[cell.slices(region.core.start)] = table[numbers]
-        objects, reaching = _owned(job, number, own)
-        owned.append((own[own > 0], objects))
-        crossing += reaching
+        mine = np.flatnonzero(here.own)
+        owned.append((here.own[mine], here.objects.take(mine)))
+        crossing += here.crossing
     stored = write_layer(job, name, region, labels[None])
     found = np.concatenate([ids for ids, _ in owned])
     rows = _table(job, region.plane, found, Parts.concatenate([parts for _, parts in owned]))
@@ -59,54 +67,53 @@ def object_region(job: Job, region: Region) -> Done:
     return Done({"objects": len(found), "crossing": crossing}, (*stored, part))
 
 
-def _ids(job: Job, number: int, own: np.ndarray) -> np.ndarray:
-    """Id of every part of a cell, 0 for those that are too small: (n,) uint64.
+@dataclass(frozen=True)
+class _Cell:
+    """Parts of a cell, and which of them hold the first pixel of an object.
 
     Parameters
     ----------
-    job : Job
-        The run.
-    number : int
-        The cell.
+    found : Found
+        Objects of the parts that touch a side.
+    objects : Parts
+        What the object of each part measures; of parts that hold no first pixel what they do.
     own : ndarray of shape (n,), uint64
-        From `_own_ids`.
+        Ids of objects at the parts that hold their first pixel; 0 elsewhere.
+    crossing : int
+        Objects that begin here and have parts beyond, or several here that meet beyond.
     """
-    ids, joined = own.copy(), open_row(job, number).parts.of_cell(number)
-    for other in np.unique(joined.head_cells).tolist():
-        theirs = own if other == number else _own_ids(job, other)
-        here = joined.head_cells == other
-        ids[joined.local[here]] = theirs[joined.head_local[here]]
+
+    found: Found
+    objects: Parts
+    own: np.ndarray
+    crossing: int
+
+    @classmethod
+    def open(cls, job: Job, cell: Region) -> _Cell:
+        """Read what is known of a cell."""
+        settings, found = component_settings(job), find_objects(job, cell)
+        parts = load_parts(job, cell.plane, cell.core)
+        begin = np.ones(len(parts), np.bool_)
+        begin[found.local] = found.led
+        objects = parts.replaced(found.local[found.led], found.parts.take(found.led))
+        kept = begin & (objects.area >= settings.min_area)
+        anchors = objects.first[kept]
+        chunk = chunk_numbers(
+            chunk_grid(job, settings.name), plane_number(job, cell.plane), anchors
+        )
+        own = np.zeros(len(parts), np.uint64)
+        own[kept] = dense_ids(open_counts(job.out, job.joined), chunk, anchors)
+        crossing = np.count_nonzero(kept[found.local] & (found.pieces > 1))
+        return cls(found, objects, own, int(crossing))
+
+
+def _ids(here: _Cell, cell_at: Callable[[int, int], _Cell]) -> np.ndarray:
+    """Id of every part of a cell, 0 for those whose objects are too small: (n,) uint64."""
+    ids, heads = here.own.copy(), here.found.heads
+    for row, column in np.unique(heads[:, :2], axis=0).tolist():
+        some = (heads[:, :2] == (row, column)).all(axis=1)
+        ids[here.found.local[some]] = cell_at(row, column).own[heads[some, 2]]
     return ids
-
-
-def _own_ids(job: Job, number: int) -> np.ndarray:
-    """Ids of the parts of a cell that hold the anchor of an object; 0 for the others."""
-    settings, cell = component_settings(job), cell_box(job, number)
-    parts, joined = load_parts(job, cell.plane, cell.core), open_row(job, number).parts
-    joined = joined.of_cell(number)
-    kept = parts.area >= settings.min_area
-    kept[joined.local] = joined.kept & joined.led
-    anchors = parts.first[kept]
-    chunks = chunk_grid(job, settings.name)
-    chunk = chunk_numbers(chunks, plane_number(job, cell.plane), anchors)
-    ids = np.zeros(len(parts), np.uint64)
-    ids[kept] = dense_ids(open_joined(job.out, job.joined).before, chunk, anchors)
-    return ids
-
-
-def _owned(job: Job, number: int, own: np.ndarray) -> tuple[Parts, int]:
-    """Objects whose anchors lie in a cell, in the order of its parts; how many reach out of it."""
-    cell = cell_box(job, number)
-    parts, mine = load_parts(job, cell.plane, cell.core), np.flatnonzero(own)
-    collected, group = [parts.take(mine)], [np.arange(len(mine))]
-    members = open_row(job, number).members_led_by(number)
-    others = members.take(members.kept & ~members.led)
-    for there in np.unique(others.cells).tolist():
-        box, some = cell_box(job, there), others.take(others.cells == there)
-        collected.append(load_parts(job, box.plane, box.core).take(some.local))
-        group.append(np.searchsorted(mine, some.head_local))
-    united = Parts.concatenate(collected).united(np.concatenate(group), len(mine))
-    return united, len(np.unique(others.head_local))
 
 
 def _table(job: Job, plane: tuple[int, ...], ids: np.ndarray, parts: Parts) -> pa.Table:

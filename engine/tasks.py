@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from engine.device import resident_peak
 from engine.flags import flag_region
+from engine.joining import join_region
 from engine.labels import label_region
 from engine.ledger import Record, RecordWriter
 from engine.objects import object_region
@@ -228,6 +229,8 @@ def compute(job: Job, step: Pass, region: Region) -> Done:
             return label_region(job, region)
         case "repair":
             return repair_region(job, region)
+        case "join":
+            return join_region(job, step, region)
         case "objects":
             return object_region(job, region)
         case "seams":

@@ -52,8 +52,8 @@ def plan(
         Make everything anew, beside what stands in OUT, and replace that when it is complete.
     recompute : str or None
         Make one kind of pass, and what depends on it, anew in the same way: "statistics",
-        "regions", "flags", "labels", "repair", "objects", "seams", "copy", "pyramid"; or "changed"
-        for what other settings reach.
+        "regions", "flags", "labels", "repair", "join", "objects", "seams", "copy", "pyramid"; or
+        "changed" for what other settings reach.
     check : {'records', 'listing', 'bytes'}
         How closely what stands is looked at: trust the records; ask the store for every object,
         of the image too; or decode all of them.

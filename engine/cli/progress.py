@@ -64,7 +64,7 @@ class Bars:
 
 
 class TerminalProgress(Bars):
-    """A listener that draws one bar for each pass, and one for all pyramids.
+    """A listener that draws one bar for each pass; all pyramids share one, and all that joins.
 
     Parameters
     ----------
@@ -130,7 +130,9 @@ def speed_since(begun: float, pixels: int) -> float:
 
 def _shown(name: str) -> str:
     """Name of the bar of a pass."""
-    return "pyramids" if name.startswith("pyramid-") else name
+    if name.startswith("pyramid-"):
+        return "pyramids"
+    return "joining" if name.startswith("join-") else name
 
 
 class CheckProgress(Bars, Silent):

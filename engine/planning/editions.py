@@ -30,7 +30,18 @@ if TYPE_CHECKING:
 #: What `--recompute` takes, beside the kinds of passes: what the changed settings reach.
 CHANGED = "changed"
 STAGES = (
-    *("statistics", "regions", "flags", "labels", "repair", "objects", "seams", "copy", "pyramid"),
+    *(
+        "statistics",
+        "regions",
+        "flags",
+        "labels",
+        "repair",
+        "join",
+        "objects",
+        "seams",
+        "copy",
+        "pyramid",
+    ),
     CHANGED,
 )
 

@@ -37,7 +37,16 @@ CLASS_COLORS = (
 )  # fmt: skip
 
 PassKind = Literal[
-    "statistics", "regions", "flags", "labels", "repair", "objects", "seams", "copy", "pyramid"
+    "statistics",
+    "regions",
+    "flags",
+    "labels",
+    "repair",
+    "join",
+    "objects",
+    "seams",
+    "copy",
+    "pyramid",
 ]
 
 
@@ -137,7 +146,7 @@ class Pass:
     layer : str
         Name of the layer it writes; "" for none.
     level : int
-        Level of that layer.
+        Level of that layer; of the tree of blocks where objects are joined.
     shrink : int
         Pixels of the level that is read per pixel of the grid.
     after : str

@@ -3,7 +3,8 @@
 ::
 
     regions ──► flags ──► labels              star-convex objects, and which to doubt
-       └──────► repair ──► objects            class map, and connected components of it
+       └──────► repair ──► join-1 ──► …       class map; blocks of cells, blocks of blocks
+                   │           └────► objects   connected components of the map
                    └─────► seams              what both sides of each seam of the map saw
     copy                                      the image itself
     pyramid-LAYER-LEVEL                       of everything, level by level
@@ -18,6 +19,9 @@ from engine.planning.elements import CLASSES, REPAIRS, SUSPECTS, Layer, Pass
 from engine.recipe import IdentityRecipe, StarDistRecipe
 from engine.stages.flags import field_side
 from tiling import Grid
+
+#: Children along a side of a block whose objects are joined: 64 files are read at once.
+FAN = 8
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,9 +67,22 @@ def _class_passes(job: Job, grid: Grid) -> list[Pass]:
         passes.append(Pass("repair", "repair", grid, CLASSES, after=after, tables=(REPAIRS,)))
         after = "repair"
     if settings.objects:
-        name = settings.objects.name
-        passes.append(Pass("objects", "objects", grid, name, after=after, tables=(name,)))
+        joins, name = _join_passes(grid, after), settings.objects.name
+        done = joins[-1].name
+        passes += [*joins, Pass("objects", "objects", grid, name, after=done, tables=(name,))]
     passes.append(Pass("seams", "seams", grid, after=after))
+    return passes
+
+
+def _join_passes(cells: Grid, after: str) -> list[Pass]:
+    """List the passes that join objects over seams, up to one block for each plane."""
+    passes: list[Pass] = []
+    grid = cells
+    while not passes or grid.shape[-2:] != (1, 1):
+        grid = Grid(grid.planes, grid.extent, (grid.cell[0] * FAN, grid.cell[1] * FAN))
+        name = f"join-{len(passes) + 1}"
+        passes.append(Pass(name, "join", grid, level=len(passes) + 1, after=after))
+        after = name
     return passes
 
 

@@ -11,7 +11,7 @@ from engine.borders import class_makers
 from engine.cluster import inspect_cluster
 from engine.errors import OutputError
 from engine.index import make_index, save_index
-from engine.joining import join_objects, save_joined
+from engine.joining import count_objects
 from engine.ledger import Ledger, State
 from engine.pixels import levels_place, save_levels
 from engine.planning.pending import waves
@@ -177,7 +177,7 @@ class Driver:
             if left and step.kind in ("flags", "labels"):
                 self._index()
             if left and step.kind == "objects":
-                self._join(step.after)
+                self._count_objects()
             if left and step.kind == "seams":
                 self._list_makers()
         complete = self._sweeper.sweep(self._job, wave, states)
@@ -201,14 +201,17 @@ class Driver:
         index = make_index(self._job, records)
         self._job = replace(self._job, index=save_index(self._job, index))
 
-    def _join(self, maker: str) -> None:
-        """Join the objects of the class map that a pass made, over the seams of all cells."""
+    def _count_objects(self) -> None:
+        """Sum the objects of the class map into ids, when all blocks are joined."""
         if self._job.joined:
             return
-        step = next(s for s in self._job.passes() if s.name == maker)
-        records = self._ledger.records(step.name, step.digest, step.grid)
-        joined, before = join_objects(self._job, records)
-        self._job = replace(self._job, joined=save_joined(self._job, joined, before))
+        passes = {step.name: step for step in self._job.passes()}
+        joins = [step for step in passes.values() if step.kind == "join"]
+        records = {
+            step.name: self._ledger.records(step.name, step.digest, step.grid)
+            for step in (passes[joins[0].after], *joins)
+        }
+        self._job = replace(self._job, joined=count_objects(self._job, records))
 
     def _list_makers(self) -> None:
         """List the regions that made class maps, for the pass that compares what they saw."""

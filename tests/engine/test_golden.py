@@ -36,8 +36,8 @@ VERSION_OF = {
     "entropy": "stage.entropy, stage.ensemble or pass.regions",
     "classes": "mae.stage or pass.repair",
     "repairs": "mae.stage or pass.repair",
-    "cells": "pass.objects",
-    "parts": "pass.objects",
+    "cells": "pass.join or pass.objects",
+    "parts": "pass.join or pass.objects",
     "seams": "pass.seams",
 }
 

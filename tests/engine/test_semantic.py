@@ -168,6 +168,24 @@ def test_objects_are_the_components_of_the_final_map(whole: Path) -> None:
     assert total == len(table) > 20
 
 
+def test_objects_are_joined_over_blocks_of_cells(
+    image: Path, tmp_path: Path, run_recipe: Runner, recipe: str, whole: Path
+) -> None:
+    out = tmp_path / "fine.ome.zarr"
+    # 8 x 13 cells and so 1 x 2 blocks, which one more joins.
+    settings = ("storage.chunk=32", "storage.shard=32", "resources.region=64")
+    assert run_recipe(image, out, *settings, recipe=recipe).complete
+    report = json.loads((out / ".tilewright" / "report.json").read_text())
+    assert (report["regions"]["join-1"], report["regions"]["join-2"]) == (4, 2)
+    np.testing.assert_array_equal(read(out, MAPS[3]), read(whole, MAPS[3]))
+    tables = [pq.read_table(o / "tables/cells.parquet").sort_by("id") for o in (out, whole)]
+    assert tables[0].equals(tables[1])
+    found = tables[0].to_pandas()
+    assert ((found.x0 < 256) & (found.x1 > 256)).any()
+    crossing = (found.x0 // 32 != (found.x1 - 1) // 32) | (found.y0 // 32 != (found.y1 - 1) // 32)
+    assert report["components"] == {"objects": len(found), "crossing": crossing.sum()}
+
+
 def test_scores_are_of_both_maps_and_of_what_changed(whole: Path, tmp_path: Path) -> None:
     before, after = read(whole, MAPS[1]), read(whole, MAPS[0])
     truth = after.copy()
