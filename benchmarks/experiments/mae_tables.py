@@ -74,21 +74,21 @@ def _sweep(found: dict[str, Any]) -> list[str]:
 
 
 def _table_2(rows: dict[str, Any], asked: dict[str, list[float]]) -> list[str]:
-    lines = ["Table 2" + "".join(f"{name:>25}" for name in PLAUSIBILITY) + "   objects"]
+    lines = [f"{'Table 2':17}" + "".join(f"{name:>25}" for name in PLAUSIBILITY) + "   objects"]
     for title, row in rows.items():
         cells = "".join(f"{_cell(row[n], 100 if n in _PERCENT else 1):>25}" for n in PLAUSIBILITY)
-        lines.append(f"  {title:13}{cells}{row['objects'][0]:6}")
+        lines.append(f"  {title:15}{cells}{row['objects'][0]:6}")
         if title in asked:
             scaled = [v * (100 if n in _PERCENT else 1)
                       for n, v in zip(PLAUSIBILITY, asked[title], strict=True)]  # fmt: skip
-            lines.append(f"  {'(source)':13}" + "".join(f"{v:25.2f}" for v in scaled))
+            lines.append(f"  {'(source)':15}" + "".join(f"{v:25.2f}" for v in scaled))
     return lines
 
 
 def _scores(scores: dict[str, Any]) -> list[str]:
     lines = ["Dice of whole maps"]
     for title, row in scores["dice"].items():
-        lines.append(f"  {title:13}" + ", ".join(f"{n} {_cell(v)}" for n, v in row.items()))
+        lines.append(f"  {title:15}" + ", ".join(f"{n} {_cell(v)}" for n, v in row.items()))
     for title in (key for key in scores if key.startswith("inside, ")):
         part = scores[title]
         lines.append(f"{title}: {100 * part['share']:.2f} % of the pixels")
