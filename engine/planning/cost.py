@@ -10,6 +10,7 @@ import numpy as np
 from engine.device import PROCESS_BYTES, cores, free_memory, visible_gpus
 from engine.errors import RecipeError, ResourceError
 from engine.planning.elements import BAND, CLASSES, INITIAL, LARGEST_DRAWN
+from engine.planning.passes import FAN
 from engine.planning.pending import region_side
 from engine.recipe import IdentityRecipe
 from tiling import Box, Grid, Lattice
@@ -34,6 +35,10 @@ LABEL_BYTES = 28
 
 #: Bytes per pixel of a cell, all of it foreground, while its parts are measured.
 PART_BYTES = 80
+
+
+#: Bytes per pixel of the sides of a block, as stored, read and renumbered.
+SIDE_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,8 @@ def worker_bytes(job: Job, region: int, threads: int) -> int:
         computing = max(computing, repairing.memory({CLASSES: job.with_border(part)}))
         reading = max(reading, 2 * repairing.fold({CLASSES: job.with_border(part)})[INITIAL].size)
     if job.classes is not None and job.classes.objects:
-        labelling = max(labelling, drawn**2 * LABEL_BYTES // 2 + job.shard**2 * PART_BYTES)
+        drawing = drawn**2 * LABEL_BYTES // 2 + job.shard**2 * PART_BYTES
+        labelling = max(labelling, drawing, _joining_bytes(job))
     weights = _weight_bytes(job)
     writing = core.size
     if job.classes is not None and job.ensemble is not None:
@@ -126,6 +132,18 @@ def worker_bytes(job: Job, region: int, threads: int) -> int:
         writing += core.size * (2 + kept) + parts
     each = max(reading + writing, statistics, labelling, copying)
     return PROCESS_BYTES + weights + computing + threads * each
+
+
+def _joining_bytes(job: Job) -> int:
+    """Bytes of the sides of all children of the largest block whose objects are joined."""
+    found = [0]
+    for step in job.passes():
+        if step.kind == "join":
+            rows, columns = (
+                min(n, cell) for n, cell in zip(step.grid.extent, step.grid.cell, strict=True)
+            )
+            found.append(2 * FAN * (rows + columns) * SIDE_BYTES)
+    return max(found)
 
 
 def _weight_bytes(job: Job) -> int:
