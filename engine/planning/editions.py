@@ -15,10 +15,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from engine.errors import OutputError, RecipeError
 from engine.planning.changes import named_changes
+from engine.planning.elements import PassKind
 from engine.planning.identity import outputs, pass_digests
 
 if TYPE_CHECKING:
@@ -29,21 +30,7 @@ if TYPE_CHECKING:
 
 #: What `--recompute` takes, beside the kinds of passes: what the changed settings reach.
 CHANGED = "changed"
-STAGES = (
-    *(
-        "statistics",
-        "regions",
-        "flags",
-        "labels",
-        "repair",
-        "join",
-        "objects",
-        "seams",
-        "copy",
-        "pyramid",
-    ),
-    CHANGED,
-)
+STAGES = (*get_args(PassKind), CHANGED)
 
 
 @dataclass(frozen=True)
