@@ -22,7 +22,7 @@ import numpy as np
 from engine.components import component_settings, load_edges, load_parts
 from engine.ledger import FOLDER
 from engine.methods.components import Edges, Parts
-from engine.methods.joining import Open, join_block, open_cell
+from engine.methods.joining import Components, join_block, open_cell
 from engine.numbering import (
     add_counts,
     chunk_grid,
@@ -79,7 +79,7 @@ class _Block:
 
     starts: tuple[tuple[int, int], ...]
     target: tuple[np.ndarray, ...]
-    closed: Open
+    closed: Components
 
     def of_child(self, start: tuple[int, int]) -> np.ndarray:
         """Where the components of the child went that begins there."""
@@ -117,8 +117,8 @@ def join_region(job: Job, step: Pass, region: Region) -> Done:
     side = below.grid.cell if below else (job.shard, job.shard)
     boxes = [box for box in region.core.split(side) if box.meets(job.area)]
 
-    def read(box: Box) -> tuple[tuple[int, int], Open]:
-        """Open components of one child, and its place."""
+    def read(box: Box) -> tuple[tuple[int, int], Components]:
+        """Read what one child may go on with, and its place."""
         at = box.start[0] // side[0], box.start[1] // side[1]
         if below:
             return at, _load_open(job, below, Region(region.plane, box))
@@ -178,7 +178,7 @@ def find_objects(job: Job, cell: Region) -> Found:
     local = load_edges(job, cell.plane, cell.core).touching()
     at, left, start = np.arange(len(local)), np.arange(len(local)), cell.core.start
     rows: list[np.ndarray] = []
-    whole: list[Open] = []
+    whole: list[Components] = []
     for step in _joins(job):
         side = step.grid.cell
         region = step.grid.region((*cell.plane, start[0] // side[0], start[1] // side[1]))
@@ -240,21 +240,21 @@ def _save(
     ]
 
 
-def _arrays(some: Open) -> dict[str, np.ndarray]:
+def _arrays(some: Components) -> dict[str, np.ndarray]:
     """Components as named arrays."""
     arrays = {f"edges.{f.name}": getattr(some.edges, f.name) for f in fields(Edges)}
     arrays |= {f"parts.{f.name}": getattr(some.parts, f.name) for f in fields(Parts)}
     return arrays | {"heads": some.heads, "pieces": some.pieces}
 
 
-def _components(found: Mapping[str, np.ndarray]) -> Open:
+def _components(found: Mapping[str, np.ndarray]) -> Components:
     """Components of what `_arrays` made of them."""
     edges = Edges(**{f.name: found[f"edges.{f.name}"] for f in fields(Edges)})
     parts = Parts(**{f.name: found[f"parts.{f.name}"] for f in fields(Parts)})
-    return Open(edges, parts, found["heads"], found["pieces"])
+    return Components(edges, parts, found["heads"], found["pieces"])
 
 
-def _load_open(job: Job, step: Pass, region: Region) -> Open:
+def _load_open(job: Job, step: Pass, region: Region) -> Components:
     """Read what goes on beyond a block."""
     return _components(_load(job, step, region, "open"))
 

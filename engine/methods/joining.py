@@ -30,13 +30,14 @@ _BEYOND = {4: ((0, 1), (1, 0)), 8: ((0, 1), (1, 0), (1, 1), (1, -1))}
 
 
 @dataclass(frozen=True)
-class Open:
-    """Components of a cell, or of a block of cells, that reach its sides and may go on beyond them.
+class Components:
+    """Components of a cell or of a block of cells, and which of them reach its sides.
 
     Parameters
     ----------
     edges : Edges
-        Components along the four sides: 0 for none, else one more than their index here.
+        Components along the four sides: 0 for none, else one more than their index here; empty
+        where all are whole.
     parts : Parts
         What each measures so far, of n.
     heads : ndarray of shape (n, 3), int64
@@ -50,9 +51,9 @@ class Open:
     heads: np.ndarray
     pieces: np.ndarray
 
-    def take(self, index: np.ndarray, edges: Edges) -> Open:
+    def take(self, index: np.ndarray, edges: Edges) -> Components:
         """Take some of the components, along other sides."""
-        return Open(edges, self.parts.take(index), self.heads[index], self.pieces[index])
+        return Components(edges, self.parts.take(index), self.heads[index], self.pieces[index])
 
 
 @dataclass(frozen=True)
@@ -64,19 +65,19 @@ class Joint:
     target : tuple of ndarray of shape (n,), int64
         For each child, in C order, and each of its components: the index of the object in `closed`
         or, where it goes on beyond the block, -1 minus its index in `open`.
-    closed : Open
+    closed : Components
         Objects that are whole; no sides.
-    open : Open
+    open : Components
         Components that reach a side of the block.
     """
 
     target: tuple[np.ndarray, ...]
-    closed: Open
-    open: Open
+    closed: Components
+    open: Components
 
 
-def open_cell(edges: Edges, parts: Parts, place: tuple[int, int]) -> Open:
-    """Make the open components of a single cell.
+def open_cell(edges: Edges, parts: Parts, place: tuple[int, int]) -> Components:
+    """Make the components of a single cell that may go on beyond it.
 
     Parameters
     ----------
@@ -89,17 +90,17 @@ def open_cell(edges: Edges, parts: Parts, place: tuple[int, int]) -> Open:
     """
     touching = edges.touching()
     heads = np.column_stack([np.tile(place, (len(touching), 1)), touching]).astype(np.int64)
-    return Open(edges.renumbered(touching), parts, heads, np.ones(len(touching), np.int64))
+    return Components(edges.renumbered(touching), parts, heads, np.ones(len(touching), np.int64))
 
 
 def join_block(
-    children: Mapping[tuple[int, int], Open], connectivity: Connectivity, *, last: bool
+    children: Mapping[tuple[int, int], Components], connectivity: Connectivity, *, last: bool
 ) -> Joint:
     """Join the components of neighbouring cells, or blocks of cells, over their seams.
 
     Parameters
     ----------
-    children : mapping of (row, column) to Open
+    children : mapping of (row, column) to Components
         A full rectangle of them, at least one.
     connectivity : {4, 8}
         Neighbours of a pixel.
@@ -135,17 +136,17 @@ def join_block(
     )
 
 
-def _united(children: list[Open], group: np.ndarray, count: int) -> Open:
+def _united(children: list[Components], group: np.ndarray, count: int) -> Components:
     """Unite components of the same group, each below `count`; no sides."""
     parts = Parts.concatenate([child.parts for child in children])
     heads = np.concatenate([child.heads for child in children])[parts.heads(group, count)]
     pieces = np.zeros(count, np.int64)
     np.add.at(pieces, group, np.concatenate([child.pieces for child in children]))
-    return Open(_no_sides(), parts.united(group, count), heads, pieces)
+    return Components(_no_sides(), parts.united(group, count), heads, pieces)
 
 
 def _links(
-    children: Mapping[tuple[int, int], Open],
+    children: Mapping[tuple[int, int], Components],
     begins: Mapping[tuple[int, int], int],
     connectivity: Connectivity,
 ) -> Iterator[np.ndarray]:
@@ -173,7 +174,7 @@ def _facing(one: Edges, other: Edges, step: tuple[int, int]) -> tuple[np.ndarray
 
 
 def _outer(
-    children: Mapping[tuple[int, int], Open],
+    children: Mapping[tuple[int, int], Components],
     begins: Mapping[tuple[int, int], int],
     group: np.ndarray,
 ) -> Edges:

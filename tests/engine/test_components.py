@@ -16,20 +16,20 @@ from engine.methods.components import (
     measure_parts,
     number_parts,
 )
-from engine.methods.joining import Open, join_block, open_cell
+from engine.methods.joining import Components, join_block, open_cell
 
 if TYPE_CHECKING:
     from engine.methods.components import Connectivity
 
 
 def _joined(
-    children: dict[tuple[int, int], Open], connectivity: Connectivity, fan: int
-) -> tuple[list[Open], dict[tuple[int, int], list[tuple[int, int]]]]:
+    children: dict[tuple[int, int], Components], connectivity: Connectivity, fan: int
+) -> tuple[list[Components], dict[tuple[int, int], list[tuple[int, int]]]]:
     """Join level by level: all whole objects, and where each component of each cell ended.
 
     An end is the number of the list of objects and the index there.
     """
-    whole: list[Open] = []
+    whole: list[Components] = []
     ends = {place: [(-1, i) for i in range(len(c.pieces))] for place, c in children.items()}
     above = {place: place for place in children}
     while True:
@@ -70,7 +70,7 @@ def test_joined_parts_are_the_components_of_the_plane(
     classes, entropy = classes.astype(np.uint8), rng.integers(0, 256, (23, 19)).astype(np.uint8)
     structure = ndimage.generate_binary_structure(2, 1 if connectivity == 4 else 2)
     plane, count = ndimage.label(classes > 0, structure)
-    cells: dict[tuple[int, int], Open] = {}
+    cells: dict[tuple[int, int], Components] = {}
     alone, names, pieces = [], {}, np.zeros(count, np.int64)
     for i, top in enumerate(range(0, 23, cell[0])):
         for j, left in enumerate(range(0, 19, cell[1])):
