@@ -1,10 +1,10 @@
 """The competitor of Sauer et al. in table 2: a convolutional autoencoder that refines class maps.
 
-Theirs (`AE_Alternative` in the authors' code, BioMaeRef) squeezes a window with strided convolutions
-and a linear layer into 2 by 2 positions and answers for every pixel; it is never told what is
-doubtful. Ours is a denoising one and stronger: a channel says what is masked, 4 by 4 pixels have a
-code of their own, and dilated convolutions carry knowledge over 187 pixels, more than a window of
-the masked autoencoder. As in the source there are no skips past the code.
+Theirs (`AE_Alternative` in the authors' code, BioMaeRef) squeezes a window with strided
+convolutions and a linear layer into 2 by 2 positions and answers for every pixel; it is never told
+what is doubtful. Ours is a denoising one and stronger: a channel says what is masked, 4 by 4
+pixels have a code of their own, and dilated convolutions carry knowledge over 187 pixels, more
+than a window of the masked autoencoder. As in the source there are no skips past the code.
 """
 
 from __future__ import annotations
