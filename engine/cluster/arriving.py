@@ -8,11 +8,28 @@ from engine.cluster.inspection import inspect_cluster
 from engine.errors import ResourceError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from distributed import Client
 
 
-def meet_workers(client: Client, where: str, wait_s: float, remedy: str) -> None:
+def meet_workers(
+    client: Client, where: str, wait_s: float, remedy: str, why: Callable[[], str] = str
+) -> None:
     """Wait for the first worker, and compare all that are there with this process.
+
+    Parameters
+    ----------
+    client : Client
+        Of the cluster.
+    where : str
+        Option that named it.
+    wait_s : float
+        How long.
+    remedy : str
+        What to do where none comes.
+    why : callable
+        Says what keeps workers from coming; "" where that is not known.
 
     Raises
     ------
@@ -24,8 +41,8 @@ def meet_workers(client: Client, where: str, wait_s: float, remedy: str) -> None
     except TimeoutError as err:
         raise ResourceError(
             where=where,
-            expected=f"at least one worker within {wait_s:g} s",
-            found="none",
+            expected=f"at least one worker within {wait_s:.3g} s",
+            found=why() or "none",
             remedy=remedy,
         ) from err
     inspect_cluster(client, where)

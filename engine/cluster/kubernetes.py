@@ -10,10 +10,10 @@ from uuid import uuid4
 from distributed import Client
 
 from engine.cluster import configuration
+from engine.cluster.arriving import meet_workers
 from engine.cluster.configuration import server_environment
 from engine.cluster.extras import require
 from engine.cluster.forwarding import WHERE, check_rights, is_inside
-from engine.cluster.inspection import inspect_cluster
 from engine.cluster.leaving import ended
 from engine.cluster.operated import (
     KIND,
@@ -91,8 +91,8 @@ def start(spec: ClusterSpec) -> Iterator[Client]:
         with in_our_words():
             _make(cluster, spec, deadline)
         with cluster.reached() as address, _client(address) as client:
-            _wait_for_worker(client, cluster, deadline)
-            inspect_cluster(client, WHERE)
+            left, remedy = max(1, deadline - time.monotonic()), "Correct that, or raise wait_s."
+            meet_workers(client, WHERE, left, remedy, lambda: _troubles(cluster))
             client.forward_logging("engine")
             yield client
 
@@ -122,19 +122,10 @@ def _client(address: str) -> Client:
         ) from err
 
 
-def _wait_for_worker(client: Client, cluster: Operated, deadline: float) -> None:
-    """Wait for the first worker; say why none came."""
-    try:
-        client.wait_for_workers(1, timeout=max(1, deadline - time.monotonic()))
-    except TimeoutError as err:
-        with in_our_words():
-            troubles = cluster.troubles("worker")
-        raise ResourceError(
-            where=WHERE,
-            expected="at least one worker in time",
-            found=troubles or "none",
-            remedy="Correct that, or raise wait_s.",
-        ) from err
+def _troubles(cluster: Operated) -> str:
+    """Say what keeps workers from coming."""
+    with in_our_words():
+        return cluster.troubles("worker")
 
 
 def cluster_description(spec: ClusterSpec, name: str) -> dict[str, Any]:

@@ -200,7 +200,10 @@ def test_stopped_while_it_runs_and_while_it_waits(
     [
         (("workers=200",), ("pods: 201 wanted", "(quota 'tilewright')")),
         (("workers=1", "image=registry.invalid/none:1", "wait_s=10"), ("a scheduler", "Pull")),
-        (("workers=1", "worker_memory_gib=150", "wait_s=20"), ("worker in time", "no node for")),
+        (
+            ("workers=1", "worker_memory_gib=150", "wait_s=20"),
+            ("at least one worker within", "no node for"),
+        ),
         (("workers=1", "name=nobody"), ("the cluster nobody", "none of that name")),
     ],
 )
@@ -232,7 +235,7 @@ def test_a_quota_that_the_launcher_may_not_see(
     try:
         until(lambda: counted(namespace) == 2, 10, "the quota")
         run = refuse(start, shelf, namespace, "workers=1", "wait_s=20", KUBECONFIG=config)
-        run.refuses("worker in time", "exceeded quota: small", within_s=60)
+        run.refuses("at least one worker within", "exceeded quota: small", within_s=60)
     finally:
         kubectl("--namespace", namespace, "delete", "quota", "small")
     until(lambda: all_gone(namespace), 60, "the end of all pods")
