@@ -215,11 +215,19 @@ def _part(place: Location, info: ImageInfo, view: View, side: int) -> _Part:
     if not inside:
         raise InputError(
             where="--plane",
-            expected=f"one index for each of {len(planes)} axes, below {planes}",
-            found=str(plane),
-            remedy="Choose a plane that the image has.",
+            expected=_planes_known(planes),
+            found=", ".join(map(str, plane)),
+            remedy="Choose a plane that the image has." if planes else "Leave --plane out.",
         )
     return _Part(place, info, level, plane, box)
+
+
+def _planes_known(planes: tuple[int, ...]) -> str:
+    """Which indices name a plane of an image."""
+    if not planes:
+        return "no index, for the image has one plane"
+    spans = ", ".join(f"0 to {n - 1}" for n in planes)
+    return f"one index for each axis above y and x: {spans}"
 
 
 def _suspects(out: Location, plane: tuple[int, ...], box: Box, level: int) -> list[Outline]:

@@ -13,6 +13,14 @@ from engine.networks.weight_files import package_path, refuse_pickle
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+#: What comes with the package: the folder of this package in which it lies, and what it is called.
+_SHELVES = {
+    "bundled": "model",
+    "bundled_ensembles": "ensemble",
+    "bundled_banks": "bank of defenses",
+    "bundled_maes": "masked autoencoder",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -99,7 +107,7 @@ def find(name: str, bundled: Mapping[str, Path], kind: Kind) -> Path:
     Raises
     ------
     ModelError, or `kind.error`
-        If it is neither, or a pickle; bundled names near to it are named.
+        If it is neither, or a pickle; all bundled names of the kind are named.
     """
     if name in bundled:
         return bundled[name]
@@ -114,8 +122,26 @@ def find(name: str, bundled: Mapping[str, Path], kind: Kind) -> Path:
                 remedy=f"Name the folder that holds {kind.inside}.",
             )  # fmt: skip
     found = "a file" if path.is_file() else "a folder" if path.is_dir() else "neither"
-    near = difflib.get_close_matches(name, bundled, n=3, cutoff=0.4) or bundled
+    others = _other_kinds(name, kind)
+    if others:
+        found += f" but the name of a bundled {' and a bundled '.join(others)}"
     raise kind.error(
         where=f"{kind.noun} {name!r}", expected=kind.expected, found=found,
-        remedy=f"{kind.bundled} near that name: {', '.join(near) or 'none'}.",
+        remedy=f"{kind.bundled}: {', '.join(bundled) or 'none'}.{_suggestion(name, bundled)}",
     )  # fmt: skip
+
+
+def _other_kinds(name: str, kind: Kind) -> list[str]:
+    """Nouns of the other kinds of which something with this name comes with the package."""
+    nouns = []
+    for shelf, noun in _SHELVES.items():
+        root = package_path(shelf)
+        if noun != kind.noun and root.is_dir() and name in {p.stem for p in root.iterdir()}:
+            nouns.append(noun)
+    return nouns
+
+
+def _suggestion(name: str, bundled: Mapping[str, Path]) -> str:
+    """Name that was probably meant, where one is near; empty else."""
+    near = difflib.get_close_matches(name, bundled, n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""

@@ -21,7 +21,7 @@ import zarr
 from command_line import Command, commands_in
 from journeys import read, save_image
 
-from engine.networks.model_folder import open_model
+from engine.networks.model_folder import bundled_models, open_model
 from engine.store import ImageReader
 from engine.store.sources import open_source
 from tiling import Box
@@ -348,6 +348,10 @@ def test_a_model_that_is_not_there(tilewright: Command) -> None:
     words = ("plan", "image.ome.zarr", "OUT.ome.zarr", "--set")
     tilewright(*words, "segment.model=nucli-fluo").refuses("nucli-fluo", "nuclei-fluo")
     tilewright(*words, "segment.model=image.tif").refuses("image.tif", "a model folder")
+    tilewright(*words, "segment.model=mitochondria").refuses(
+        "the name of a bundled ensemble and a bundled masked autoencoder",
+        f"Bundled models: {', '.join(bundled_models())}.",
+    )
 
 
 def test_a_model_for_another_number_of_channels(tilewright: Command, shared_data: Path) -> None:
@@ -601,6 +605,9 @@ def test_preview_of_what_is_not_in_the_result(
     tilewright(*preview, "a.png", "--level", "-1").refuses("level", "0 to 2", "-1")
     tilewright(*preview, "a.png", "--within", "0:10,0:999").refuses("--within", "0:300,0:280")
     tilewright(*preview, "a.jpg").refuses("a.jpg", "PNG")
+    tilewright(*preview, "a.png", "--plane", "3").refuses(
+        "--plane: expected no index, for the image has one plane, found 3. Leave --plane out."
+    )
     assert tilewright(*preview, "a.png", "--level", "1").touched == ("a.png",)
     shutil.rmtree(tmp_path / "image.ome.zarr")
     tilewright(*preview, "b.png").refuses("image.ome.zarr", "nothing there")

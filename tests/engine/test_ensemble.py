@@ -150,7 +150,7 @@ def test_the_divisor_is_the_least_common_multiple(made: Ensemble) -> None:
         ("a/config.json", {"depth": 3}, "depth: expected only"),
         ("b/config.json", {"groups": 3}, "groups: expected a divisor of each width"),
         ("c/config.json", {"model": 3}, "model: expected a bundled model"),
-        ("c/config.json", {"model": "nuclei-flou"}, "near that name: nuclei-fluo"),
+        ("c/config.json", {"model": "nuclei-flou"}, "Did you mean 'nuclei-fluo'?"),
     ],
 )
 def test_a_wrong_document_is_refused(
@@ -220,7 +220,7 @@ def test_names_are_suggested_and_files_are_no_ensembles(
     monkeypatch.setattr(lookup, "package_path", tmp_path.joinpath)
     assert bundled_ensembles() == ("mitochondria",)
     assert open_ensemble("mitochondria").path == root / "mitochondria"
-    with pytest.raises(ModelError, match="near that name: mitochondria"):
+    with pytest.raises(ModelError, match=r"ensembles: mitochondria\. Did you mean 'mitochondria'"):
         open_ensemble("mitochondira")
     with pytest.raises(ModelError, match=r"'no-ensemble': .* found neither"):
         open_ensemble("no-ensemble")

@@ -146,10 +146,14 @@ def test_a_pickle_is_refused_inside_and_as_the_model(folder: Path, name: str) ->
             open_model(str(path))
 
 
-def test_an_unknown_name_lists_the_near_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_name_lists_all_and_names_the_nearest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     shelf = {name: Path(name) for name in ("nuclei-fluo", "cells")}
     monkeypatch.setattr("engine.networks.model_folder._bundled", lambda: shelf)
-    with pytest.raises(ModelError, match=r"near that name: nuclei-fluo\."):
+    with pytest.raises(
+        ModelError, match=r"models: nuclei-fluo, cells\. Did you mean 'nuclei-fluo'"
+    ):
         open_model("nuclei-fluor")
 
 
