@@ -100,7 +100,7 @@ def check_finite(job: Job, records: Iterable[Record]) -> None:
             where=f"'{job.source.path}', the first in {first}",
             expected="finite pixels",
             found=f"{sum(r.notes['nonfinite'] for r in bad)} that are NaN or infinite",
-            remedy="Take them for 0 with --set input.nonfinite=zero, or mend the image.",
+            remedy="Take them for background with --set input.nonfinite=zero, or mend the image.",
         )
 
 

@@ -36,7 +36,7 @@ class InputSettings(_Section):
     channels: tuple[int | str, ...] = Field((0,), strict=False, min_length=1)
     """Indices or names of the channels that the network sees, in its order."""
     nonfinite: Literal["refuse", "zero"] = "refuse"
-    """What NaN and infinity in the image mean: an error, or the pixel value 0."""
+    """What NaN and infinity in the image mean: an error, or as dark as the low percentile."""
 
 
 class NormaliseSettings(_Section):

@@ -58,7 +58,8 @@ class Normalise(Stage):
     levels : Levels or None
         Statistics of pass 0; None while only planning.
     nonfinite : {"refuse", "zero"}
-        "zero" takes NaN and infinity for the pixel value 0; with "refuse", pass 0 found none.
+        "zero" makes NaN and infinity 0 when all else is normalised, as dark as the low percentile,
+        which counts finite pixels only; with "refuse", pass 0 found none.
     local : bool
         Whether the levels lie on a lattice, for the projection of memory.
     """
@@ -68,20 +69,20 @@ class Normalise(Stage):
     nonfinite: str
     local: bool = False
     name = "normalise"
-    version = 2
+    version = 3
 
     def needs(self, wanted: Mapping[str, Box]) -> Mapping[str, Box]:
         """Ask for the image where the normalised image is wanted."""
         return {"image": wanted["normalised"].clip(self.frame.bounds)}
 
     def memory(self, wanted: Mapping[str, Box]) -> int:
-        """Bytes of the result and of one temporary; on a lattice also of levels for each pixel.
+        """Bytes of the result, a temporary and a mask; on a lattice also of levels for each pixel.
 
         While the second of these is interpolated: the first, two rows of cells taken to the
         columns, each with its weighted copy, and their sum.
         """
         maps = 6 if self.local else 2
-        return maps * wanted["normalised"].size * self.frame.channels * 4
+        return (4 * maps + 1) * wanted["normalised"].size * self.frame.channels
 
     def run(self, given: Mapping[str, Any], wanted: Mapping[str, Box], place: Place) -> Made:
         """Normalise what is wanted of one plane."""
@@ -90,10 +91,15 @@ class Normalise(Stage):
             raise ValueError(msg)
         box = wanted["normalised"].clip(self.frame.bounds)
         values = given["image"].cut(box)
+        unknown = None
         if self.nonfinite == "zero" and values.dtype.kind == "f":
             with np.errstate(over="ignore"):
                 # What float32 cannot hold is infinite, as pass 0 counts it.
                 values = values.astype(np.float32)
-            values = np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+            unknown = ~np.isfinite(values)
+            values[unknown] = 0
         plane = int(np.ravel_multi_index(place.plane, self.frame.planes)) if place.plane else 0
-        return Made({"normalised": Raster(box, normalise(values, *self.levels.at(plane, box)))})
+        result = normalise(values, *self.levels.at(plane, box))
+        if unknown is not None:
+            result[unknown] = 0
+        return Made({"normalised": Raster(box, result)})

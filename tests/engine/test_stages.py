@@ -32,6 +32,19 @@ def test_halos_are_derived_from_the_last_stage_to_the_first() -> None:
     assert all(n % 192 == 0 for n in boxes["image"].start)
 
 
+def test_what_is_not_finite_is_as_dark_as_the_low_percentile() -> None:
+    frame = Frame((), (2, 3), 1, "float32")
+    pixels = np.array([[[-20.0, np.nan, 80.0], [np.inf, -np.inf, 30.0]]], np.float32)
+    levels = Levels(np.array([-20.0], np.float32), np.array([80.0], np.float32))
+    given = Raster(frame.bounds, pixels.copy())
+    place = Place((), Launch("cpu", "float32", 1))
+    stage = Normalise(frame, levels, "zero")
+    made = stage.run({"image": given}, {"normalised": frame.bounds}, place)
+    found = made.products["normalised"].data
+    np.testing.assert_allclose(found, [[[0, 0, 1], [0, 0, 0.5]]], atol=1e-6)
+    np.testing.assert_array_equal(given.data, pixels)
+
+
 def test_nothing_is_read_beyond_the_image() -> None:
     frame = Frame((), (500, 300), 1, "uint8")
     boxes = pipeline(frame).fold({"objects": frame.bounds, "probability": frame.bounds})
