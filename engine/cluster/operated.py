@@ -57,11 +57,24 @@ def open_api(namespace: str | None) -> Api:
     ----------
     namespace : str or None
         None for the one that the configuration names.
+
+    Raises
+    ------
+    ResourceError
+        If neither names a cluster.
     """
     # Named, since kr8s gives the client it made before to whoever asks with the same words, and
     # the variable is none of them.
     config = os.environ.get("KUBECONFIG") or "~/.kube/config"
-    api = require("kr8s", "kubernetes").api(kubeconfig=config, namespace=namespace)
+    try:
+        api = require("kr8s", "kubernetes").api(kubeconfig=config, namespace=namespace)
+    except ValueError as err:
+        raise ResourceError(
+            where=WHERE,
+            expected="a Kubernetes cluster that this machine knows",
+            found=f"none in {config}, and this is no pod",
+            remedy="Set KUBECONFIG to the file of your cluster; `kubectl get nodes` tries it.",
+        ) from err
     api.timeout = configuration.CONNECT_TIMEOUT_S
     return api
 

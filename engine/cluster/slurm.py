@@ -36,7 +36,7 @@ _PASSED = ("PATH", "HOME", "USER", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "VIR
 
 def check(spec: ClusterSpec) -> None:
     """Refuse where there is no Slurm, or where it would not take such a job."""
-    for command in ("sbatch", "scancel"):
+    for command in ("sinfo", "sbatch", "scancel"):
         if shutil.which(command) is None:
             raise ResourceError(
                 where=WHERE,
@@ -44,20 +44,42 @@ def check(spec: ClusterSpec) -> None:
                 found=f"no {command} on this machine",
                 remedy="Run it on a login node of the batch system.",
             )
+    silent = _ask("sinfo", "--noheader")
+    if silent is not None:
+        raise ResourceError(
+            where=WHERE,
+            expected="a controller of Slurm that answers sinfo",
+            found=silent,
+            remedy="Run it on a login node of the batch system, or name its configuration in "
+            "SLURM_CONF; `scontrol ping` says whether the controller is up.",
+        )
     script = _job(spec).job_script()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "job.sh"
         file.write_text(script, encoding="utf-8")
-        try:
-            tried = subprocess.run(
-                ["sbatch", "--test-only", str(file)],
-                capture_output=True, text=True, check=False,
-                timeout=configuration.CONNECT_TIMEOUT_S,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired as err:
-            raise _refused("no answer of sbatch") from err
-    if tried.returncode:
-        raise _refused(" ".join(tried.stderr.split()))
+        refused = _ask("sbatch", "--test-only", str(file))
+    if refused is not None:
+        raise ResourceError(
+            where=WHERE,
+            expected="a batch system that takes the job",
+            found=refused,
+            remedy="See `sinfo` for partitions and their limits, and change partition, account, "
+            "walltime, worker_cores or worker_memory_gib.",
+        )
+
+
+def _ask(*command: str) -> str | None:
+    """Say what a command of Slurm complains of; None where all is well."""
+    try:
+        tried = subprocess.run(
+            command, capture_output=True, text=True, check=False,
+            timeout=configuration.CONNECT_TIMEOUT_S,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"no answer of {command[0]}"
+    if tried.returncode == 0:
+        return None
+    return " ".join(tried.stderr.split()) or "a refusal without words"
 
 
 @contextmanager
@@ -129,13 +151,3 @@ def _arguments(spec: ClusterSpec) -> dict[str, Any]:
         "job_script_prologue": [f"export {k}={shlex.quote(v)}" for k, v in told.items()],
         "job_extra_directives": directives,
     }
-
-
-def _refused(found: str) -> ResourceError:
-    return ResourceError(
-        where=WHERE,
-        expected="a batch system that takes the job",
-        found=found or "a refusal without words",
-        remedy="See `sinfo` for partitions and their limits, and change partition, account, "
-        "walltime, worker_cores or worker_memory_gib.",
-    )

@@ -193,7 +193,26 @@ def test_a_job_of_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_slurm_here(monkeypatch: pytest.MonkeyPatch, tilewright: Command) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    refused(tilewright, "slurm", "worker_memory_gib=2").refuses("no sbatch", "login node")
+    refused(tilewright, "slurm", "worker_memory_gib=2").refuses("no sinfo", "login node")
+
+
+@pytest.mark.parametrize(
+    ("failing", "fragments"),
+    [
+        ("sinfo", ("a controller of Slurm", "cannot find the host", "scontrol ping")),
+        ("sbatch", ("takes the job", "cannot find the host", "partition, account")),
+    ],
+)
+def test_slurm_that_refuses(
+    monkeypatch: pytest.MonkeyPatch, tilewright: Command, failing: str, fragments: tuple[str, ...]
+) -> None:
+    for command in ("sinfo", "sbatch", "scancel"):
+        file = Path(command)
+        words = "echo cannot find >&2; echo the host >&2; exit 1" if command == failing else ":"
+        file.write_text(f"#!/bin/sh\n{words}\n")
+        file.chmod(0o755)
+    monkeypatch.setenv("PATH", str(Path.cwd()), prepend=":")
+    refused(tilewright, "slurm", "worker_memory_gib=2").refuses(*fragments)
 
 
 # --- Kubernetes --------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=8000 State=UNKNOWN
 PartitionName=short Nodes={host} Default=YES MaxTime=60 State=UP
 """
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scancel")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sinfo", "sbatch", "scancel")
 
 
 def missing() -> str:
