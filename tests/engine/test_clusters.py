@@ -1,7 +1,6 @@
 """Clusters as far as no server is needed: settings, descriptions, refusals."""
 
 import gc
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -297,25 +296,13 @@ def test_a_cluster_that_kubernetes_does_not_take(stub: Stub) -> None:
     gc.collect()
 
 
-def test_no_kubernetes(tmp_path: Path) -> None:
-    """In a process of its own, since the client keeps what it once found."""
-    save_image(tmp_path / "image.ome.zarr", np.arange(64 * 64, dtype="u1").reshape(64, 64))
-    words = [word for setting in KUBE for word in ("--cluster-set", setting)]
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "engine.cli", "run", "image.ome.zarr", "OUT.ome.zarr"),
-            *("--recipe", "identity", "--workers", "1", "--cluster", "kubernetes", *words),
-        ],
-        env={**os.environ, "KUBECONFIG": str(tmp_path / "none"), "HOME": str(tmp_path)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2, done.stderr
-    assert "Check KUBECONFIG" in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert not (tmp_path / "OUT.ome.zarr").exists()
+def test_no_kubernetes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tilewright: Command
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    answer = refused(tilewright, "kubernetes", *KUBE)
+    answer.refuses(f"none in {tmp_path / 'none'}", "Set KUBECONFIG")
+    assert not Path("OUT.ome.zarr").exists()
 
 
 def test_a_cluster_as_the_operator_is_told() -> None:
