@@ -13,13 +13,16 @@ from engine.ledger import Ledger
 from engine.planning.elements import CLASSES, INITIAL
 from engine.review import write_preview
 from engine.review.overlay import draw_overlay
-from engine.review.panels import Panel, class_picture, gray_picture, heat_picture, write_panels
+from engine.review.panels import Panel, value_panel, write_panels
+from engine.review.pictures import class_picture, enlarge, enlargement, gray_picture
 from engine.review.suspects import Outline, outlines, read_suspects
 from engine.store import ImageReader, Location, image_groups, inspect_image
+from engine.store.resolve import read_group
 from engine.suspects import FALSE_POSITIVE
 from tiling import Box
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from engine.store import ImageInfo
@@ -27,8 +30,8 @@ if TYPE_CHECKING:
 #: Longest side of a preview in pixels.
 PREVIEW_SIDE = 2048
 
-#: Longest side of one panel among several.
-PANEL_SIDE = 768
+#: Longest side of one panel among several, and what that of a small image is enlarged to.
+PANEL_SIDE, SMALL_PANEL_SIDE = 768, 512
 
 #: Rows of the image that a preview reads at once.
 STRIP_ROWS = 512
@@ -88,6 +91,12 @@ class _Part:
         """Read the image below."""
         return _image_under(self.place, self.level, self.box, self.plane)
 
+    @property
+    def pixel_size_um(self) -> float | None:
+        """Width of a pixel of the level; None where it is not known."""
+        size = self.info.pixel_size_um
+        return None if size is None else size[1] * 2**self.level
+
     def __str__(self) -> str:
         return f"level {self.level}, {self.box} of plane {self.plane or 0}"
 
@@ -124,10 +133,8 @@ def draw_preview(
     info = _label_image(place, labels)
     part = _part(place, info, view, PREVIEW_SIDE)
     drawn = ImageReader(info.path, part.level).read(part.plane, (0,), part.box)[0]
-    size = info.pixel_size_um
-    pixel = None if size is None else size[1] * 2**part.level
     flagged = _suspects(place, part.plane, part.whole, part.level) if suspects else None
-    write_preview(part.image(), drawn, png, pixel_size_um=pixel, suspects=flagged)
+    write_preview(part.image(), drawn, png, pixel_size_um=part.pixel_size_um, suspects=flagged)
     said = f"{part}, {np.count_nonzero(np.unique(drawn))} objects"
     if flagged is None:
         return said
@@ -162,28 +169,40 @@ def draw_panels(out: str | Path, png: Path, view: View) -> str:
     names = [group.removeprefix("labels/") for group in groups if group.startswith("labels/")]
     info = _label_image(place, names[0] if names else None)
     part = _part(place, info, view, PANEL_SIDE)
-    image = part.image()
-    panels = [Panel("image", gray_picture(image))]
-    panels += [
-        Panel(name, draw_overlay(image, part.read(f"labels/{name}")))
-        for name in names
-        if name not in (CLASSES, INITIAL)
-    ]
+    grow, pixel = enlargement(max(part.box.shape), SMALL_PANEL_SIDE), part.pixel_size_um
+    panels, size = _panels(part, groups, grow), None if pixel is None else pixel / grow
+    write_panels(panels, png, pixel_size_um=size, classes=_class_names(part, names))
+    return f"{part}: {'; '.join(str(panel) for panel in panels)}"
+
+
+def _panels(part: _Part, groups: Sequence[str], grow: int) -> list[Panel]:
+    """Draw the image, its objects, maps of values and class maps, each enlarged."""
+    image = enlarge(part.image(), grow)
+    final = "classes, repaired" if f"labels/{INITIAL}" in groups else "classes"
+    titles = {INITIAL: "classes by the ensemble", CLASSES: final}
+    objects, maps, classes = [], [], {}
     for group in groups:
-        if group.startswith("maps/"):
-            values = part.read(group)
-            # Maps of bytes are shares, 255 for 1; others count.
-            most = 255 if values.dtype == np.uint8 else int(values.max(initial=1))
-            shown = 1 if values.dtype == np.uint8 else most
-            title = f"{group.removeprefix('maps/')}, 0 to {shown}"
-            panels.append(Panel(title, heat_picture(values, most)))
-    for name, title in ((INITIAL, "classes by the ensemble"), (CLASSES, "classes")):
-        if name in names:
-            repaired = name == CLASSES and INITIAL in names
-            picture = class_picture(image, part.read(f"labels/{name}").astype(np.uint8))
-            panels.append(Panel("classes, repaired" if repaired else title, picture))
-    write_panels(panels, png)
-    return f"{part}: {'; '.join(panel.title for panel in panels)}"
+        kind, _, name = group.partition("/")
+        pixels = enlarge(part.read(group), grow)
+        if kind == "maps":
+            maps.append(value_panel(name, pixels))
+        elif name in titles:
+            classes[name] = Panel(titles[name], class_picture(image, pixels.astype(np.uint8)))
+        else:
+            objects.append(Panel(name, draw_overlay(image, pixels)))
+    last = [classes[name] for name in titles if name in classes]
+    return [Panel("image", gray_picture(image)), *objects, *maps, *last]
+
+
+def _class_names(part: _Part, labels: Sequence[str]) -> dict[int, str]:
+    """Names of the classes of the class maps among label images, as their metadata tell them."""
+    names: dict[int, str] = {}
+    for group in (f"labels/{name}" for name in labels if name in (INITIAL, CLASSES)):
+        told = read_group(part.place / group).ome.get("image-label", {}).get("properties", [])
+        # What the metadata do not name is shown too, and told by its number.
+        names = {int(k): f"class {k}" for k in np.unique(part.read(group))} | names
+        names |= {int(one["label-value"]): str(one["class"]) for one in told if "class" in one}
+    return dict(sorted(names.items()))
 
 
 def _part(place: Location, info: ImageInfo, view: View, side: int) -> _Part:

@@ -14,7 +14,8 @@ from engine.drawing import View, draw_panels
 from engine.evaluation.classes import ClassCounts, count_classes
 from engine.evaluation.plausibility import Plausibility, measure_plausibility
 from engine.phantom import CLASSES, UNSEEN, make_scene
-from engine.review.panels import Panel, class_picture, gray_picture, heat_picture, write_panels
+from engine.review.panels import Panel, value_panel, write_panels
+from engine.review.pictures import class_picture, enlarge, gray_picture
 from tiling import Box
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ PLANES, SEED = 4, 404
 #: Side of a pixel in micrometres: expanded cells under a confocal microscope.
 PIXEL_SIZE_UM = 0.01
 
-#: Part that is drawn larger.
-DETAIL = Box((128, 128), (384, 384))
+#: Part that is drawn larger, and how much.
+DETAIL, ENLARGED = Box((128, 128), (384, 384)), 2
 
 #: Pixels of the smallest object whose shape is measured: the recipe's.
 SMALLEST = 64
@@ -104,14 +105,20 @@ def _read(out: Path, name: str) -> np.ndarray:
 def _draw(png: Path, out: Path, stack: np.ndarray, truth: np.ndarray) -> None:
     """Draw one part of one scene before and after, with entropy and truth, enlarged."""
     part = DETAIL.slices()
-    image = stack[0][part]
-    shown = {
-        "image": gray_picture(image),
-        "entropy, 0 to 1": heat_picture(_read(out, "maps/entropy")[0][part], 255),
-        "truth": class_picture(image, truth[0][part]),
-        "before": class_picture(image, _read(out, "labels/classes_initial")[0][part]),
-        "after repair": class_picture(image, _read(out, "labels/classes")[0][part]),
+    image = enlarge(stack[0][part], ENLARGED)
+    maps = {
+        "truth": truth,
+        "before": _read(out, "labels/classes_initial"),
+        "after repair": _read(out, "labels/classes"),
     }
-    panels = [Panel(t, p.repeat(2, axis=0).repeat(2, axis=1)) for t, p in shown.items()]
-    write_panels(panels, png)
-    CONSOLE.print(f"{png}  {'; '.join(shown)}", highlight=False)
+    panels = [
+        Panel("image", gray_picture(image)),
+        value_panel("entropy", enlarge(_read(out, "maps/entropy")[0][part], ENLARGED)),
+    ]
+    panels += [
+        Panel(title, class_picture(image, enlarge(classes[0][part], ENLARGED)))
+        for title, classes in maps.items()
+    ]
+    names = dict(enumerate(CLASSES))
+    write_panels(panels, png, pixel_size_um=PIXEL_SIZE_UM / ENLARGED, classes=names)
+    CONSOLE.print(f"{png}  {'; '.join(str(panel) for panel in panels)}", highlight=False)

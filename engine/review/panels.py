@@ -1,4 +1,4 @@
-"""Panels: the image and the maps made of it, side by side under their names."""
+"""Panels: the image and the maps made of it, side by side, with what it takes to read them."""
 
 from __future__ import annotations
 
@@ -6,30 +6,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
-from engine.planning.elements import CLASS_COLORS
-from engine.review.overlay import stretch
+from engine.review.keys import below, beside, class_key, text_size, value_key, words
+from engine.review.pictures import heat_picture
 from engine.review.png import png_path, write_png
+from engine.review.scalebar import add_scale_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-_CLASS_COLORS = np.array(CLASS_COLORS, np.float32)
+#: Pixels between panels.
+_GAP = 8
 
-#: From little to much: black, violet, red, orange, pale yellow; brightness rises all the way.
-_HEAT = np.array(
-    [(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], np.float32
-)
-
-#: Share of a class's colour over the image.
-_TINT = 0.55
-
-#: Pixels between panels, and height of a title.
-_GAP, _TITLE = 8, 22
+#: What a byte of a map stands for at most: maps of bytes are shares, 255 for 1; others count.
+_BYTE = 255
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,54 +35,39 @@ class Panel:
         What it shows.
     picture : (Y, X, 3) uint8
         Red, green and blue.
+    most : int or None
+        Value of the brightest colour of a map of values that begins at 0; None for all else.
     """
 
     title: str
     picture: NDArray[np.uint8]
+    most: int | None = None
+
+    def __str__(self) -> str:
+        return self.title if self.most is None else f"{self.title}, 0 to {self.most}"
 
 
-def gray_picture(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """Contrast-stretched image, (Y, X) or (3, Y, X), as (Y, X, 3) uint8."""
-    shown = stretch(image)
-    return np.moveaxis(np.stack([shown] * 3) if shown.ndim == 2 else shown, 0, -1)
+def value_panel(title: str, values: NDArray[Any]) -> Panel:
+    """Panel of a map of values: of shares, (Y, X) uint8 where 255 is 1, or of counts."""
+    if values.dtype == np.uint8:
+        return Panel(title, heat_picture(values, _BYTE), 1)
+    most = int(values.max(initial=1))
+    return Panel(title, heat_picture(values, most), most)
 
 
-def class_picture(image: NDArray[Any], classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Image tinted by class; where it is background, as it is.
-
-    Parameters
-    ----------
-    image : (Y, X) or (3, Y, X), any real dtype
-        The image.
-    classes : (Y, X) uint8
-        Class of each pixel; colours repeat from the ninth on.
-
-    Returns
-    -------
-    (Y, X, 3) uint8
-    """
-    gray = gray_picture(image).astype(np.float32)
-    index = np.where(classes > 0, (classes - 1) % (len(_CLASS_COLORS) - 1) + 1, 0)
-    tint = np.where(classes > 0, np.float32(_TINT), np.float32(0))[..., None]
-    mixed: NDArray[np.uint8] = np.rint(gray * (1 - tint) + _CLASS_COLORS[index] * tint).astype(
-        np.uint8
-    )
-    return mixed
-
-
-def heat_picture(values: NDArray[Any], most: float) -> NDArray[np.uint8]:
-    """Map of values from 0 to `most`, dark to bright: (Y, X) to (Y, X, 3) uint8."""
-    share = np.clip(values.astype(np.float32) / max(most, 1e-9), 0, 1) * (len(_HEAT) - 1)
-    low = np.minimum(share.astype(np.int64), len(_HEAT) - 2)
-    part = (share - low)[..., None]
-    heat: NDArray[np.uint8] = np.rint(_HEAT[low] * (1 - part) + _HEAT[low + 1] * part).astype(
-        np.uint8
-    )
-    return heat
-
-
-def write_panels(panels: Sequence[Panel], png: str | Path, columns: int = 3) -> None:
+def write_panels(
+    panels: Sequence[Panel],
+    png: str | Path,
+    *,
+    pixel_size_um: float | None = None,
+    classes: Mapping[int, str] | None = None,
+    columns: int = 3,
+) -> None:
     """Write panels of equal size as one picture, row by row.
+
+    Below the first panel stands the scale bar of all, below a map of values the bar of its
+    colours, and below all panels the colours of classes. Nothing stands on a panel, and what is
+    wider than a panel moves the next one away.
 
     Parameters
     ----------
@@ -97,11 +75,17 @@ def write_panels(panels: Sequence[Panel], png: str | Path, columns: int = 3) -> 
         At least one.
     png : str or Path
         Where to write; replaced in one step where it exists.
+    pixel_size_um : float, optional
+        Side of a pixel of the panels in micrometres; where it is not known the picture says so.
+    classes : mapping of int to str, optional
+        Name of each class of the panels that show classes.
     columns : int
         Panels in a row.
 
     Raises
     ------
+    InputError
+        If the pixel size is not positive and finite.
     OutputError
         If the path does not end in ``.png``, is a folder, or cannot be written.
     """
@@ -109,13 +93,26 @@ def write_panels(panels: Sequence[Panel], png: str | Path, columns: int = 3) -> 
     height, width = panels[0].picture.shape[:2]
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
-    sheet = Image.new(
-        "RGB", (columns * (width + _GAP) + _GAP, rows * (height + _TITLE + _GAP) + _GAP)
-    )
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
-    for k, panel in enumerate(panels):
-        left = _GAP + k % columns * (width + _GAP)
-        top = _GAP + k // columns * (height + _TITLE + _GAP)
-        draw.text((left, top), panel.title, fill=(255, 255, 255), font=font)
-        sheet.paste(Image.fromarray(panel.picture), (left, top + _TITLE))
-    write_png(path, np.asarray(sheet))
+    size = text_size(max(columns * width, rows * height))
+    first, *others = panels
+    scaled = add_scale_bar(first.picture, pixel_size_um, unit=size // 10)
+    cells = [below([words(first.title, size), scaled], size // 4)]
+    cells += [_cell(panel, size) for panel in others]
+    widest = np.zeros((0, max(cell.shape[1] for cell in cells), 3), np.uint8)
+    lines = []
+    for k in range(0, len(cells), columns):
+        line = [below([cell, widest], 0) for cell in cells[k : k + columns]]
+        highest = max(len(cell) for cell in line)
+        line = [np.pad(cell, ((0, highest - len(cell)), (0, 0), (0, 0))) for cell in line]
+        lines.append(beside(line, _GAP))
+    if classes:
+        lines.append(class_key(classes, size, lines[0].shape[1]))
+    write_png(path, np.pad(below(lines, _GAP), ((_GAP, _GAP), (_GAP, _GAP), (0, 0))))
+
+
+def _cell(panel: Panel, size: int) -> NDArray[np.uint8]:
+    """Panel below its title, and above the bar of its values where it has some."""
+    parts = [words(panel.title, size), panel.picture]
+    if panel.most is not None:
+        parts.append(value_key(panel.most, size, panel.picture.shape[1]))
+    return below(parts, size // 4)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine.review.overlay import check_pair, draw_overlay
+from engine.review.pictures import enlarge, enlargement
 from engine.review.png import png_path, write_png
 from engine.review.scalebar import add_scale_bar
 from engine.review.suspects import draw_outlines
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 # Sides of a picture between which a thin outline can be told apart on a screen.
 _SMALL_SIDE, _LARGE_SIDE = 1024, 2048
-
-# Small images are enlarged so far and no further.
-_LARGEST_PIXEL = 8
 
 
 def write_preview(
@@ -48,7 +46,8 @@ def write_preview(
     out_png : str or Path
         Where to write; replaced in one step where it exists.
     pixel_size_um : float, optional
-        Side of a pixel of `image` in micrometres; without it there is no scale bar.
+        Side of a pixel of `image` in micrometres; without it the picture says so
+        where the scale bar would stand.
     suspects : sequence of Outline, optional
         Drawn in red (false positives) and yellow (false negatives), in pixels of `image`; where
         given, all other objects are outlined in one pale colour.
@@ -64,14 +63,13 @@ def write_preview(
     check_pair(image, labels)
     side = max(labels.shape)
     shrink = -(-side // _LARGE_SIDE)
-    enlarge = min(max(1, _SMALL_SIDE // side), _LARGEST_PIXEL)
+    grow = enlargement(side, _SMALL_SIDE)
     shown, ids = _shrink_mean(image, shrink), _shrink_nearest(labels, shrink)
-    picture = draw_overlay(_enlarge(shown, enlarge), _enlarge(ids, enlarge), suspects is not None)
+    picture = draw_overlay(enlarge(shown, grow), enlarge(ids, grow), suspects is not None)
     if suspects:
-        draw_outlines(picture, suspects, (0.0, 0.0), enlarge / shrink)
-    if pixel_size_um is not None:
-        picture = add_scale_bar(picture, pixel_size_um * shrink / enlarge)
-    write_png(path, picture)
+        draw_outlines(picture, suspects, (0.0, 0.0), grow / shrink)
+    pixel = None if pixel_size_um is None else pixel_size_um * shrink / grow
+    write_png(path, add_scale_bar(picture, pixel))
 
 
 def _shrink_mean(image: NDArray[Any], factor: int) -> NDArray[Any]:
@@ -93,8 +91,3 @@ def _shrink_nearest(labels: NDArray[np.integer[Any]], factor: int) -> NDArray[np
     rows, columns = (np.minimum(np.arange(0, n, factor) + factor // 2, n - 1) for n in labels.shape)
     middle: NDArray[np.integer[Any]] = labels[rows[:, None], columns]
     return middle
-
-
-def _enlarge(array: NDArray[Any], factor: int) -> NDArray[Any]:
-    """Each pixel `factor` times on both axes: nothing is interpolated."""
-    return array.repeat(factor, axis=-2).repeat(factor, axis=-1)

@@ -8,59 +8,60 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.errors import InputError
+from engine.review.keys import words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Five by seven dots a glyph, one number per row, the leftmost dot the highest bit.
-_GLYPHS = {
-    "0": (14, 17, 19, 21, 25, 17, 14),
-    "1": (4, 12, 4, 4, 4, 4, 14),
-    "2": (14, 17, 1, 2, 4, 8, 31),
-    "3": (31, 2, 4, 2, 1, 17, 14),
-    "4": (2, 6, 10, 18, 31, 2, 2),
-    "5": (31, 16, 30, 1, 1, 17, 14),
-    ".": (0, 0, 0, 0, 0, 12, 12),
-    "n": (0, 0, 22, 25, 17, 17, 17),
-    "m": (0, 0, 26, 21, 21, 21, 21),
-    "µ": (0, 0, 17, 17, 19, 29, 16),
-    " ": (0,) * 7,
-}
+# What stands in the place of the bar where the size of a pixel is not known.
+_UNKNOWN = "no pixel size"
+
+# Pixels of the picture's longer side for each of the bar's units, of which it is three thick.
+_SIDE_OVER_UNIT = 512
+
+# Height of letters, in units, and in pixels at least.
+_LETTERS, _LEAST_LETTERS = 10, 12
 
 
-def add_scale_bar(picture: NDArray[np.uint8], pixel_size_um: float) -> NDArray[np.uint8]:
+def add_scale_bar(
+    picture: NDArray[np.uint8], pixel_size_um: float | None, unit: int | None = None
+) -> NDArray[np.uint8]:
     """Add a black strip with a scale bar below the picture, where it hides nothing.
 
     Parameters
     ----------
     picture : (Y, X, 3) uint8
         Red, green and blue.
-    pixel_size_um : float
-        Side of a pixel of the picture in micrometres.
+    pixel_size_um : float or None
+        Side of a pixel of the picture in micrometres; where it is not known the strip says so.
+    unit : int, optional
+        Pixels of a third of the bar's thickness; as fits the picture if not given.
 
     Returns
     -------
     (Y + strip, X, 3) uint8
-        The picture, and a bar of 1, 2 or 5 times a power of ten, at most a quarter as wide.
+        The picture, and a bar of 1, 2 or 5 times a power of ten, at most a quarter as wide. A
+        picture narrower than bar and letters gets black at its right.
 
     Raises
     ------
     InputError
         If the pixel size is not positive and finite.
     """
-    _check_pixel_size(pixel_size_um)
-    width = picture.shape[1]
-    length_um = _round_length(width / 4 * pixel_size_um)
-    dots = max(1, width // 512)
-    text = _text(_length_name(length_um), dots)
-    bar = max(1, round(length_um / pixel_size_um))
-    strip = np.zeros((13 * dots, width, 3), np.uint8)
-    left = 4 * dots
-    strip[5 * dots : 8 * dots, left : left + bar] = 255
-    at = left + bar + 4 * dots
-    room = strip[3 * dots : 10 * dots, at : at + text.shape[1]]
-    room[text[:, : room.shape[1]]] = 255
-    return np.concatenate([picture, strip])
+    if unit is None:
+        unit = max(1, round(max(picture.shape[:2]) / _SIDE_OVER_UNIT))
+    width, bar, said = picture.shape[1], 0, _UNKNOWN
+    if pixel_size_um is not None:
+        _check_pixel_size(pixel_size_um)
+        length_um = _round_length(width / 4 * pixel_size_um)
+        bar, said = max(1, round(length_um / pixel_size_um)), _length_name(length_um)
+    text = words(said, max(_LEAST_LETTERS, _LETTERS * unit))
+    left = 4 * unit
+    at, top = left + (bar + left if bar else 0), (13 * unit - len(text)) // 2
+    strip = np.zeros((13 * unit, max(width, at + text.shape[1]), 3), np.uint8)
+    strip[5 * unit : 8 * unit, left : left + bar] = 255
+    strip[top : top + len(text), at : at + text.shape[1]] = text
+    return np.concatenate([np.pad(picture, ((0, 0), (0, strip.shape[1] - width), (0, 0))), strip])
 
 
 def _check_pixel_size(pixel_size_um: float) -> None:
@@ -85,10 +86,3 @@ def _length_name(length_um: float) -> str:
         if length_um >= size * 0.999:
             return f"{round(length_um / size):d} {unit}"
     return f"{round(length_um * 1000, 3):g} nm"
-
-
-def _text(text: str, dots: int) -> NDArray[np.bool_]:
-    """Dots of a line of text, each drawn `dots` pixels wide."""
-    bits = [[[row >> (4 - k) & 1 for k in range(5)] + [0] for row in _GLYPHS[c]] for c in text]
-    line: NDArray[np.bool_] = np.concatenate(np.array(bits, bool), axis=1)
-    return line.repeat(dots, axis=0).repeat(dots, axis=1)

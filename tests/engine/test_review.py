@@ -14,6 +14,7 @@ from stardist.data import test_image_nuclei_2d as nuclei
 from engine import review
 from engine.errors import InputError, OutputError
 from engine.review import add_scale_bar, draw_overlay, write_preview
+from engine.review.keys import words
 from engine.review.overlay import object_colors, stretch
 from engine.review.scalebar import _length_name, _round_length
 
@@ -113,6 +114,27 @@ def test_the_scale_bar_is_as_long_as_it_says_and_hides_nothing() -> None:
     assert out[30:, 88:].any()
 
 
+def test_a_picture_without_pixel_size_says_so_below_it() -> None:
+    for shape in ((30, 400), (1, 1), (2000, 3)):
+        picture = np.full((*shape, 3), 9, np.uint8)
+        out = add_scale_bar(picture, None)
+        np.testing.assert_array_equal(out[: shape[0], : shape[1]], picture)
+        assert not out[: shape[0], shape[1] :].any()
+        unit = 4 if shape[0] == 2000 else 1
+        text = words("no pixel size", max(12, 10 * unit))
+        strip = out[shape[0] :]
+        top = (len(strip) - len(text)) // 2
+        at = 4 * unit
+        np.testing.assert_array_equal(strip[top : top + len(text), at : at + text.shape[1]], text)
+        assert not (strip[5 * unit : 8 * unit, :at]).any()
+
+
+def test_the_length_is_told_in_full_on_a_picture_narrower_than_it() -> None:
+    out = add_scale_bar(np.full((100, 3, 3), 9, np.uint8), 0.65)
+    text = words("200 nm", 12)
+    np.testing.assert_array_equal(out[100:113, 4 + 1 + 4 :], text)
+
+
 @pytest.mark.parametrize("size", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_pixel_size_that_is_none_is_refused(size: float, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="pixel_size_um"):
@@ -139,7 +161,7 @@ def test_large_images_shrink_by_means_and_labels_by_nearest(tmp_path: Path) -> N
     labels[:1100] = 1000
     write_preview(image, labels, tmp_path / "a.PNG")
     picture = imagecodecs.png_decode((tmp_path / "a.PNG").read_bytes())
-    assert picture.shape == (1100, 1500, 3)
+    assert picture.shape == (1100 + 39, 1500, 3)
     np.testing.assert_array_equal(np.flatnonzero(colored(picture).any(axis=1)), [549])
 
 
