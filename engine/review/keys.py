@@ -112,7 +112,8 @@ def value_key(most: float, size: int, width: int) -> NDArray[np.uint8]:
     size : int
         Height of letters.
     width : int
-        Pixels to fill; wider only where both values and a short bar are.
+        Pixels to fill, with black after the last value; wider only where both values and a short
+        bar are.
 
     Returns
     -------
@@ -120,9 +121,11 @@ def value_key(most: float, size: int, width: int) -> NDArray[np.uint8]:
     """
     ends = words("0", size), words(f"{most:g}", size)
     space = size // 2
-    room = width - 2 * space - sum(end.shape[1] for end in ends)
+    # A value at the very end would read as one number with the first value of the next bar.
+    margin = np.zeros((1, 2 * size, 3), np.uint8)
+    room = width - 3 * space - sum(part.shape[1] for part in (*ends, margin))
     bar = heat_picture(np.tile(np.linspace(0, 1, max(4 * size, room)), (max(6, space), 1)), 1)
-    return beside([ends[0], _framed(bar), ends[1]], space)
+    return beside([ends[0], _framed(bar), ends[1], margin], space)
 
 
 def _framed(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -139,6 +139,7 @@ def test_a_bar_tells_the_value_of_each_colour(values: np.ndarray, most: int) -> 
     assert (panel.most, str(panel)) == (most, f"map, 0 to {most}")
     key = value_key(most, 15, 400)
     assert key.shape[1] == 400
+    assert not key[:, -30:].any()
     ((_, left),), ((_, right),) = places(key, words("0", 15)), places(key, words(f"{most}", 15))
     zero, space = words("0", 15).shape[1], 7
     bar = key[len(key) // 2, left + zero + space : right - space]
@@ -209,7 +210,8 @@ def test_panels_of_a_small_result_are_enlarged_and_named(result: Path, tmp_path:
     assert said.endswith(": image; cells; entropy, 0 to 1; classes")
     sheet = decoded(tmp_path / "p.png")
     entropy = heat_picture(np.tile(np.arange(40, dtype=np.uint8), (40, 1)), 255)
-    assert len(places(sheet, entropy.repeat(8, axis=0).repeat(8, axis=1))) == 1
+    ((y, x),) = places(sheet, entropy.repeat(8, axis=0).repeat(8, axis=1))
+    assert [column for row, column in places(sheet, value_key(1, 15, 320)) if row >= y + 320] == [x]
     for name in ("background", "intermembrane", "cristae", "class 3"):
         assert len(places(sheet, words(name, 15))) == 1, name
     assert len(places(sheet, words("5 µm", 12))) == 1  # a quarter of 20 µm
