@@ -9,7 +9,9 @@ from engine.api.clusters import on_cluster
 from engine.api.looking import checked
 from engine.errors import RecipeError
 from engine.planning import Wish, make_ingest_plan, make_plan
+from engine.planning.places import check_out
 from engine.recipe import Resources, Storage, load_settings
+from engine.store.sources import with_axes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,14 +99,19 @@ def plan_ingest(
     source: str | Path,
     dest: str | Path,
     pixel_size_um: float | None,
+    axes: str | None,
     storage: Storage | None,
     resources: Resources | None,
     *,
     overwrite: bool,
 ) -> Plan:
     """Plan an ingest; see `ingest`."""
+    address = with_axes(str(source), axes)
+    if axes is not None:
+        # An address with axes is no path that could hold DEST.
+        check_out(dest, str(source))
     return make_ingest_plan(
-        str(source),
+        address,
         dest,
         storage or Storage(),
         resources or Resources(),

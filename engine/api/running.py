@@ -83,6 +83,7 @@ def ingest(
     dest: str | Path,
     *,
     pixel_size_um: float | None = None,
+    axes: str | None = None,
     storage: Storage | None = None,
     resources: Resources | None = None,
     overwrite: bool = False,
@@ -100,6 +101,10 @@ def ingest(
         Where the image goes; its name ends in ``.ome.zarr``.
     pixel_size_um : float or None
         Side of a pixel in micrometres, in place of what the source says.
+    axes : str or None
+        Letters of t, c, z, y and x, one for each axis of the array in the file that is longer than
+        one, in its order, such as ``"yxc"``; where the file itself names no axes. Of a folder of
+        frames, those of each frame.
     storage : Storage or None
         Chunk and shard.
     resources : Resources or None
@@ -122,7 +127,7 @@ def ingest(
     given = resources or Resources()
     known = load_cluster_settings(cluster, cluster_set, given.workers)
     given = with_cluster(given, cluster, known)
-    prepared = plan_ingest(source, dest, pixel_size_um, storage, given, overwrite=overwrite)
+    prepared = plan_ingest(source, dest, pixel_size_um, axes, storage, given, overwrite=overwrite)
     return run_plan(prepared, cluster, listener, known)
 
 

@@ -88,6 +88,10 @@ def ingest(
     source: Annotated[str, typer.Argument(help="TIFF, slide, PNG, JPEG; a folder or glob.")],
     dest: Annotated[str, typer.Argument(help="DEST.ome.zarr")],
     pixel_size: Annotated[float | None, typer.Option(help="Micrometres per pixel.")] = None,
+    axes: Annotated[
+        str | None,
+        typer.Option(help="Axes of an array whose file names none, in its order, such as yxc."),
+    ] = None,
     chunk: Annotated[int, typer.Option(help="Side of a chunk in pixels.")] = 512,
     shard: Annotated[int, typer.Option(help="Side of a shard in pixels.")] = 2048,
     overwrite: Annotated[bool, typer.Option(help="Replace an image made by tilewright.")] = False,
@@ -105,7 +109,7 @@ def ingest(
     }
     settings, asked = on_cluster(parse_settings(document, "options"), cluster, cluster_set or ())
     plan = plan_ingest(
-        source, dest, pixel_size, settings.storage, settings.resources, overwrite=overwrite
+        source, dest, pixel_size, axes, settings.storage, settings.resources, overwrite=overwrite
     )
     _execute(plan, cluster, asked)
 

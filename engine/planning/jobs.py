@@ -16,7 +16,7 @@ from engine.recipe import IdentityRecipe
 from engine.stages.base import Frame
 from engine.store import Location, check_store
 from engine.store.axes import Axis
-from engine.store.sources import open_source
+from engine.store.sources import open_source, split_axes, with_axes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,11 +56,16 @@ def copy_job(
 def ingest_job(
     source: str, storage: Storage, pixel_size_um: float | None
 ) -> tuple[Job, dict[str, str]]:
-    """Job of an ingest, and what decides its pixels beside the recipe."""
+    """Job of an ingest, and what decides its pixels beside the recipe.
+
+    `source` may name axes too, see `engine.store.sources.address`.
+    """
+    source, named = split_axes(source)
     place = Location.parse(source)
     check_store(place, InputError)
     source = str(place)
-    with open_source(source) as opened:
+    address = with_axes(source, named)
+    with open_source(address) as opened:
         info, stamps = opened.info, opened.fingerprint()
     if pixel_size_um is not None:
         if not 0 < pixel_size_um < math.inf:
@@ -85,7 +90,7 @@ def ingest_job(
     planes = tuple(n for n, name in zip(info.shape, info.axes, strict=True) if name not in "cyx")
     height, width = info.shape[-2:]
     frame = Frame(planes, (height, width), info.channels, info.dtype)
-    ref = SourceRef(source, foreign=True, level=0, channels=tuple(range(info.channels)))
+    ref = SourceRef(address, foreign=True, level=0, channels=tuple(range(info.channels)))
     recipe = IdentityRecipe(method="identity")
     job = Job(NOWHERE, ref, frame, recipe, (layer,), frame.bounds, storage.shard, "")
     stamp = hashlib.sha256(json.dumps([[s.path, s.size, s.mtime_ns] for s in stamps]).encode())
@@ -99,6 +104,8 @@ def ingest_job(
         "storage.chunk": str(storage.chunk),
         "storage.shard": str(storage.shard),
     }
+    if named is not None:
+        extra["source.axes"] = named
     return job, extra
 
 

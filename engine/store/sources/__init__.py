@@ -4,7 +4,16 @@
 pixels, and boxes of its planes on request, in memory that does not grow with the image.
 """
 
+from engine.store.sources.address import split_axes, with_axes
 from engine.store.sources.base import FileStamp, Source, SourceInfo
 from engine.store.sources.opening import FRAME_SUFFIXES, open_source
 
-__all__ = ["FRAME_SUFFIXES", "FileStamp", "Source", "SourceInfo", "open_source"]
+__all__ = [
+    "FRAME_SUFFIXES",
+    "FileStamp",
+    "Source",
+    "SourceInfo",
+    "open_source",
+    "split_axes",
+    "with_axes",
+]

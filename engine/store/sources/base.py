@@ -63,6 +63,12 @@ class SourceInfo:
         Whatever else the files say: slide properties, facts of the OME description, frame names.
     preferred_block : tuple of int
         Size (y, x) that is cheap to read: TIFF tile, strip, or the whole frame.
+    format : str
+        What the source is, in words: "OME-TIFF", "PNG", "12 frames, PNG".
+    stored : tuple of str
+        `axes` in the order of the file's array; the same axes.
+    named_by : str
+        What in the source names its axes; "" where nothing does, and `axes` are a guess.
 
     Raises
     ------
@@ -87,6 +93,9 @@ class SourceInfo:
     channel_colors: tuple[str, ...] = ()
     properties: Mapping[str, str] = field(default_factory=dict)
     preferred_block: tuple[int, int] = (512, 512)
+    format: str = ""
+    stored: tuple[str, ...] = ()
+    named_by: str = ""
 
     def __post_init__(self) -> None:
         n = len(self.axes)
@@ -107,6 +116,8 @@ class SourceInfo:
             == (self.channels if "c" in self.axes else 0),
             "channel_colors must be empty or hold one for each channel": len(self.channel_colors)
             in {0, len(self.channel_names)},
+            "stored must be empty or hold the axes in another order": not self.stored
+            or sorted(self.stored) == sorted(self.axes),
         }
         for rule, holds in rules.items():
             if not holds:

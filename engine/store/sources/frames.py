@@ -218,4 +218,7 @@ def _stacked(first: SourceInfo, files: tuple[Path, ...], ignored: tuple[Path, ..
         channel_colors=first.channel_colors,
         properties=properties,
         preferred_block=first.preferred_block,
+        format=f"{len(files)} frames, {first.format}",
+        stored=("t", *first.stored),
+        named_by=first.named_by or ("" if first.plane_axes else "the files, one for each t"),
     )

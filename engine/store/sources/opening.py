@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from openslide import OpenSlide
 
 from engine.errors import InputError
 from engine.store.location import Location
+from engine.store.sources.address import split_axes
+from engine.store.sources.axed import as_named, check_planes
 from engine.store.sources.cache import DecodeCache
 from engine.store.sources.frames import FramesSource, natural_key
 from engine.store.sources.picture import PictureSource
@@ -43,7 +46,8 @@ def open_source(path: str, *, verify: bool = True) -> Source:
     path : str
         A file, a folder of equal frames, a glob pattern (``**`` for folders in folders), or the URL
         of a file, which is brought to the scratch of this machine. The same path gives the same
-        source in every process.
+        source in every process. Axes that the user names are part of it, see
+        `engine.store.sources.address`; of several frames they are those of each.
     verify : bool
         Look at every page and every frame, so that what is incomplete or unequal is refused
         before any work. A worker that opens what the plan has verified may leave it out: the
@@ -59,24 +63,54 @@ def open_source(path: str, *, verify: bool = True) -> Source:
     InputError
         If there is nothing, or nothing that can be taken.
     """
+    path, axes = split_axes(path)
+    opener = _Opener(DecodeCache(FRAME_CACHE_BYTES), axes)
     remote = Location.parse(path)
     if not remote.is_local:
-        cache = DecodeCache(FRAME_CACHE_BYTES)
-        return open_staged(remote, lambda file: _open_file(file, cache, verify=verify))
+        return open_staged(remote, lambda file: opener.open(file, verify))
     place = Path(path).expanduser()
     if place.is_dir():
-        return _open_folder(place, verify=verify)
+        return _open_folder(place, opener, verify=verify)
     if place.is_file():
-        return _open_file(place, DecodeCache(FRAME_CACHE_BYTES), verify=verify)
+        return opener.open(place, verify)
     if glob.has_magic(path):
         found = [Path(p) for p in glob.glob(str(place), recursive=True)]  # noqa: PTH207 - Path.glob takes no absolute pattern
-        return _open_frames(path, [p for p in found if p.is_file()], verify=verify)
+        return _open_frames(path, [p for p in found if p.is_file()], opener, verify=verify)
     raise InputError(
         where=path, expected="a file, a folder or a pattern", found="nothing", remedy=_REMEDY
     )
 
 
-def _open_folder(folder: Path, *, verify: bool) -> Source:
+@dataclass(frozen=True)
+class _Opener:
+    """Opens single files.
+
+    Parameters
+    ----------
+    cache : DecodeCache
+        Shared by all of them.
+    axes : str or None
+        As the user names them.
+    """
+
+    cache: DecodeCache
+    axes: str | None
+
+    def open(self, path: Path, verify: bool) -> Source:
+        """Open a file, with its axes as the user names them or as they can be told."""
+        source = _open_file(path, self.cache, verify=verify, renamed=self.axes is not None)
+        try:
+            if self.axes is not None:
+                return as_named(str(path), source, self.axes)
+            if verify:
+                check_planes(str(path), source.info)
+        except BaseException:
+            source.close()
+            raise
+        return source
+
+
+def _open_folder(folder: Path, opener: _Opener, *, verify: bool) -> Source:
     if any((folder / name).exists() for name in ("zarr.json", ".zgroup", ".zarray")):
         raise InputError(
             where=str(folder),
@@ -84,10 +118,11 @@ def _open_folder(folder: Path, *, verify: bool) -> Source:
             found="a Zarr store",
             remedy="OME-Zarr needs no ingest: use it as IMAGE directly.",
         )
-    return _open_frames(str(folder), [p for p in folder.iterdir() if p.is_file()], verify=verify)
+    found = [p for p in folder.iterdir() if p.is_file()]
+    return _open_frames(str(folder), found, opener, verify=verify)
 
 
-def _open_frames(where: str, found: list[Path], *, verify: bool) -> Source:
+def _open_frames(where: str, found: list[Path], opener: _Opener, *, verify: bool) -> Source:
     seen = sorted((p for p in found if not p.name.startswith(".")), key=natural_key)
     files = tuple(p for p in seen if p.suffix.lower() in FRAME_SUFFIXES)
     if not files:
@@ -97,16 +132,11 @@ def _open_frames(where: str, found: list[Path], *, verify: bool) -> Source:
             found=f"{len(seen)} others" if seen else "no file",
             remedy=_REMEDY,
         )
-    cache = DecodeCache(FRAME_CACHE_BYTES)
     ignored = tuple(p for p in seen if p not in set(files))
-
-    def open_frame(frame: Path, check: bool) -> Source:
-        return _open_file(frame, cache, verify=check)
-
-    return FramesSource(where, files, ignored, open_frame, verify=verify)
+    return FramesSource(where, files, ignored, opener.open, verify=verify)
 
 
-def _open_file(path: Path, cache: DecodeCache, *, verify: bool) -> Source:
+def _open_file(path: Path, cache: DecodeCache, *, verify: bool, renamed: bool) -> Source:
     """Open one file by what its first bytes say, never by its name."""
     try:
         if path.stat().st_size == 0:
@@ -121,7 +151,7 @@ def _open_file(path: Path, cache: DecodeCache, *, verify: bool) -> Source:
             return PictureSource(path, kind, cache)
         vendor = OpenSlide.detect_format(path)
         if is_tiff(path) and vendor in {None, *_PLAIN_SLIDES}:
-            return _open_tiff(path, vendor, verify=verify)
+            return _open_tiff(path, vendor, verify=verify, renamed=renamed)
     except OSError as err:
         raise InputError(
             where=str(path),
@@ -141,9 +171,9 @@ def _open_file(path: Path, cache: DecodeCache, *, verify: bool) -> Source:
     )
 
 
-def _open_tiff(path: Path, vendor: str | None, *, verify: bool) -> Source:
+def _open_tiff(path: Path, vendor: str | None, *, verify: bool, renamed: bool) -> Source:
     if vendor != "aperio":
-        return TiffSource(path, verify=verify)
+        return TiffSource(path, verify=verify, renamed=renamed)
     if first_compression(path) == _JPEG2000_YCBCR:
         return SlideSource(path)
     return TiffSource(path, verify=verify, slide=slide_facts(path))

@@ -131,4 +131,6 @@ def _describe(header: PictureHeader) -> SourceInfo:
         channel_colors=colors,
         properties=header.properties,
         preferred_block=(header.height, header.width),
+        format=header.kind.upper(),
+        stored=(*axes[-2:], *axes[:-2]),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from openslide import OpenSlide, OpenSlideError
+from openslide import PROPERTY_NAME_VENDOR, OpenSlide, OpenSlideError
 
 from engine.errors import InputError
 from engine.store.sources.base import FileStamp, Source, SourceInfo, stamp
@@ -61,6 +61,9 @@ class SlideSource(Source):
             channel_colors=RGB_COLORS,
             properties=facts.properties,
             preferred_block=_tile(properties),
+            format=f"slide, {properties.get(PROPERTY_NAME_VENDOR, 'vendor unknown')}",
+            stored=("y", "x", "c"),
+            named_by="its slide format",
         )
 
     def read(self, plane: Mapping[str, int], box: Box) -> NDArray[np.generic]:

@@ -15,7 +15,7 @@ from engine.store.sources.checks import check_request
 from engine.store.sources.facts import Facts, channel_labels
 from engine.store.sources.ome_xml import missing_files, parse_ome
 from engine.store.sources.tiff_chain import count_pages
-from engine.store.sources.tiff_facts import tiff_facts
+from engine.store.sources.tiff_facts import naming, tiff_facts
 from engine.store.sources.tiff_layout import PageStack, choose_stack, map_planes
 from engine.store.sources.tiff_meaning import meaning_of
 from engine.store.sources.tiff_pixels import TiffPixels
@@ -37,6 +37,8 @@ class TiffSource(Source):
         Walk through all pages first, so that a file that was cut off is refused before any work.
     slide : Facts or None
         What a slide's own description says; it goes before what the TIFF tags say.
+    renamed : bool
+        The user names the axes: as many as there are letters may be unnamed in the file.
 
     Raises
     ------
@@ -44,7 +46,9 @@ class TiffSource(Source):
         If the file is no TIFF, is damaged or incomplete, or holds what cannot be taken.
     """
 
-    def __init__(self, path: Path, *, verify: bool, slide: Facts | None = None) -> None:
+    def __init__(
+        self, path: Path, *, verify: bool, slide: Facts | None = None, renamed: bool = False
+    ) -> None:
         self._where = str(path)
         if verify:
             count_pages(path)
@@ -53,7 +57,8 @@ class TiffSource(Source):
             self._stack = _stack_of(path, self._tif)
             self._meaning = meaning_of(self._where, self._stack)
             facts = _merge(tiff_facts(self._where, self._tif, self._stack), slide)
-            self._map = map_planes(self._where, self._stack, keep_channel=len(facts.names) == 1)
+            keep = len(facts.names) == 1
+            self._map = map_planes(self._where, self._stack, keep_channel=keep, renamed=renamed)
             self._pixels = TiffPixels(path, self._stack)
         except BaseException:
             self._tif.close()
@@ -72,6 +77,7 @@ class TiffSource(Source):
             facts, len(self._map.channels), rgb=self._meaning.rgb, color=self._meaning.color
         )
         has_channels = "c" in axes
+        flavour, named_by = naming(self._stack)
         return SourceInfo(
             axes=axes,
             shape=self._map.shape,
@@ -82,6 +88,9 @@ class TiffSource(Source):
             channel_colors=colors if has_channels else (),
             properties=facts.properties,
             preferred_block=self._pixels.block,
+            format=flavour,
+            stored=self._map.stored,
+            named_by=named_by,
         )
 
     def read(self, plane: Mapping[str, int], box: Box) -> NDArray[np.generic]:

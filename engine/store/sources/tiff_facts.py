@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from engine.store.sources.facts import Facts
 from engine.store.sources.ome_xml import ome_facts, parse_ome
+from engine.store.sources.tiff_layout import UNNAMED
 from engine.store.sources.units import PRINT_PIXEL_UM, micrometers, seconds
 
 if TYPE_CHECKING:
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
 
 _KEPT_TAGS = ("Software", "DateTime", "Make", "Model", "Artist", "HostComputer", "Orientation")
 _RESOLUTION_UNITS = {2: "inch", 3: "cm"}
+# tifffile's name of a flavour: what a user calls it, and what in it names the axes.
+_FLAVOURS = {
+    "ome": ("OME-TIFF", "its OME-XML"),
+    "imagej": ("ImageJ TIFF", "its ImageJ description"),
+    "shaped": ("TIFF", ""),
+    "generic": ("TIFF", ""),
+    "uniform": ("TIFF", ""),
+}
 
 
 def tiff_facts(where: str, tif: TiffFile, stack: PageStack) -> Facts:
@@ -56,6 +65,26 @@ def tiff_facts(where: str, tif: TiffFile, stack: PageStack) -> Facts:
     else:
         facts = Facts(_tag_sizes(page), properties=_shaped_properties(tif, page))
     return Facts(facts.sizes, facts.names, facts.colors, properties | facts.properties)
+
+
+def naming(stack: PageStack) -> tuple[str, str]:
+    """Say what a file is, and what in it names the axes of its array.
+
+    Returns
+    -------
+    flavour : str
+        Such as "OME-TIFF".
+    named_by : str
+        Such as "its OME-XML"; "" where nothing does.
+    """
+    letters = {a for a, n in zip(stack.axes, stack.shape, strict=True) if n > 1}
+    flavour, named_by = _FLAVOURS.get(stack.kind, (f"TIFF, {stack.kind}", f"its {stack.kind} tags"))
+    if letters & set(UNNAMED):
+        return flavour, ""
+    # tifffile's own description names axes where it names any beside the page's.
+    if stack.kind == "shaped" and letters & set("TCZ"):
+        return flavour, "its description"
+    return flavour, named_by
 
 
 def _tag_properties(page: TiffPage) -> dict[str, str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _KNOWN = {"T": "t", "C": "c", "S": "c", "Z": "z"}
 # tifffile's letters for pages that the file does not name.
-_UNNAMED = "IQ"
+UNNAMED = "IQ"
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,15 @@ class PlaneMap:
         Planes from one index to the next on t and z.
     channels : tuple of (int, int)
         For each channel its offset in planes and its sample within a pixel.
+    stored : tuple of str
+        `axes` in the order of the file's array; empty where several of its axes are channels.
     """
 
     axes: tuple[str, ...]
     shape: tuple[int, ...]
     steps: dict[str, int]
     channels: tuple[tuple[int, int], ...]
+    stored: tuple[str, ...]
 
 
 def choose_stack(where: str, tif: TiffFile) -> PageStack:
@@ -176,7 +179,9 @@ def _describe(series: TiffPageSeries) -> str:
     return f"{series.name or series.kind} {series.axes} {lengths}"
 
 
-def map_planes(where: str, stack: PageStack, *, keep_channel: bool) -> PlaneMap:
+def map_planes(
+    where: str, stack: PageStack, *, keep_channel: bool, renamed: bool = False
+) -> PlaneMap:
     """Name the axes of a stack and find each plane in it.
 
     Parameters
@@ -187,6 +192,8 @@ def map_planes(where: str, stack: PageStack, *, keep_channel: bool) -> PlaneMap:
         The pages.
     keep_channel : bool
         Keep a c axis of length one: the file names the channel, and the name is worth keeping.
+    renamed : bool
+        The user names the axes, so several may be unnamed here: any free letters hold their place.
 
     Returns
     -------
@@ -222,7 +229,8 @@ def map_planes(where: str, stack: PageStack, *, keep_channel: bool) -> PlaneMap:
             "it was: export it again.",
         )
     steps = {i: prod(sizes[i + 1 :]) for i in range(len(lead))}
-    names = _name_axes(where, stack, lead, sizes)
+    free = ("z", "t", *("c" * (renamed and samples == 1)))
+    names = _name_axes(where, stack, sizes, free if renamed else free[:2])
     runs = [
         [k * steps[i] for k in range(sizes[i])] for i in range(len(lead)) if names.get(i) == "c"
     ]
@@ -232,40 +240,55 @@ def map_planes(where: str, stack: PageStack, *, keep_channel: bool) -> PlaneMap:
     if len(channels) > 1 or keep_channel:
         found["c"] = len(channels)
     axes = tuple(a for a in AXES if a in found)
+    stored = (*(names[i] for i in sorted(names)), "y", "x", *("c" * (samples > 1)))
+    if "c" in axes and "c" not in stored:
+        stored = ("c", *stored)
     return PlaneMap(
         axes=axes,
         shape=tuple(found[a] for a in axes),
         steps={name: steps[i] for i, name in names.items() if name != "c"},
         channels=channels,
+        stored=stored if len(stored) == len(axes) else (),
     )
 
 
-def _name_axes(where: str, stack: PageStack, lead: str, sizes: tuple[int, ...]) -> dict[int, str]:
-    """Our name of each leading axis longer than one, by its place."""
+def _name_axes(
+    where: str, stack: PageStack, sizes: tuple[int, ...], unused: tuple[str, ...]
+) -> dict[int, str]:
+    """Our name of each leading axis longer than one, by its place; unnamed ones take unused."""
+    lead = stack.axes
     long = [i for i, n in enumerate(sizes) if n > 1]
     names = {i: _KNOWN[lead[i]] for i in long if lead[i] in _KNOWN}
-    foreign = [lead[i] for i in long if lead[i] not in _KNOWN and lead[i] not in _UNNAMED]
+    foreign = [lead[i] for i in long if lead[i] not in _KNOWN and lead[i] not in UNNAMED]
     if foreign:
         raise _unmapped(where, stack, f"the axis {', '.join(foreign)} in {stack.axes}")
-    unnamed = [i for i in long if lead[i] in _UNNAMED]
-    free = [a for a in ("z", "t") if a not in names.values()]
-    if len(unnamed) > 1:
-        raise _unmapped(where, stack, f"{len(unnamed)} axes without a name in {stack.axes}")
-    if unnamed and not free:
+    unnamed = [i for i in long if lead[i] in UNNAMED]
+    free = [a for a in unused if a not in names.values()]
+    if len(unnamed) > 1 and len(unused) == 2:
+        raise _unmapped(
+            where, stack, f"{len(unnamed)} axes without a name in {stack.axes}",
+            f"Name all axes longer than one, such as --axes "
+            f"{'tczyx'[-len(unnamed) - 2 :]}, or save the image as OME-TIFF with named axes.",
+        )  # fmt: skip
+    if len(unnamed) > len(free):
         raise _unmapped(where, stack, f"one more axis without a name in {stack.axes}")
-    if unnamed:
-        names[unnamed[0]] = free[0]
+    names |= dict(zip(unnamed, free, strict=False))
     for axis in ("t", "z"):
         if list(names.values()).count(axis) > 1:
             raise _unmapped(where, stack, f"two axes that mean {axis} in {stack.axes}")
     return names
 
 
-def _unmapped(where: str, stack: PageStack, found: str) -> InputError:
+def _unmapped(
+    where: str,
+    stack: PageStack,
+    found: str,
+    remedy: str = "Save the image as OME-TIFF with named axes, or each such part as a file of its "
+    "own.",
+) -> InputError:
     return InputError(
         where=where,
         expected="axes that can be named t, c, z, y, x",
         found=f"{found} of shape {stack.shape}",
-        remedy="Save the image as OME-TIFF with named axes, or each such part as a file of its "
-        "own.",
+        remedy=remedy,
     )
