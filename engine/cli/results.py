@@ -12,9 +12,11 @@ import typer
 from rich.console import Console
 
 from engine.cli.batch import show_batch
+from engine.cli.exporting import ExportProgress
 from engine.cli.progress import CheckProgress
 from engine.cli.show import show_class_scores, show_scores, show_verification
 from engine.errors import OutputError, RecipeError
+from engine.planning.elements import REPAIRS, SUSPECTS
 
 if TYPE_CHECKING:
     from tiling import Box
@@ -125,12 +127,29 @@ def preview(
 
 def export(
     out: Annotated[str, typer.Argument(help="OUT.ome.zarr")],
-    file: Annotated[Path, typer.Argument(help="FILE.geojson for QuPath, or FILE.csv.")],
+    file: Annotated[
+        str, typer.Argument(help="FILE.csv for a spreadsheet, FILE.geojson for QuPath; replaced.")
+    ],
+    table: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of a label image with a table, suspects (what a recipe that flags says to "
+            "look at) or repairs; where left out, the only table of objects."
+        ),
+    ] = None,
 ) -> None:
-    """Write the list of suspects, to be looked at elsewhere."""
-    from engine.review import export_suspects
+    """Write all objects, a row or an outline each; or, with --table, suspects or repairs.
 
-    OUT.print(f"{file}: {export_suspects(out, file)} suspects", highlight=False)
+    The .csv has the columns of the table. Outlines in the .geojson follow the edges of pixels, in
+    pixels of level 0 of the image, on their planes; measurements are those of the table.
+    """
+    from engine.exporting import export_table
+
+    with ExportProgress(OUT, Path(file).name) as progress:
+        done = export_table(out, file, table, progress.tell)
+    said = done.table if done.table in (SUSPECTS, REPAIRS) else f"objects of {done.table}"
+    more = f"; also there, with --table: {', '.join(done.others)}" if done.others else ""
+    OUT.print(f"{file}: {done.rows} {said}{more}", highlight=False, markup=False)
 
 
 def parse_box(text: str | None) -> Box | None:

@@ -10,7 +10,7 @@ from stardist.data import test_image_nuclei_2d
 
 from engine.demo.common import CONSOLE, EXTENT, PIXEL_SIZE_UM, ingest, mirrored, run
 from engine.drawing import View, draw_panels, draw_preview
-from engine.review import export_suspects
+from engine.exporting import export_table
 from tiling import Box
 
 if TYPE_CHECKING:
@@ -48,6 +48,6 @@ def main(folder: Path) -> bool:
     png = folder / "suspects.png"
     shown = draw_preview(out, png, View(within=DETAIL, plane=(0,)), suspects=True)
     CONSOLE.print(f"{png}  {shown}", highlight=False)
-    count = export_suspects(out, folder / "suspects.geojson")
+    count = export_table(out, folder / "suspects.geojson", "suspects").rows
     CONSOLE.print(f"{folder / 'suspects.geojson'}  {count} suspects", highlight=False)
     return True

@@ -13,7 +13,7 @@ from engine.cli.show import show_scores
 from engine.demo.common import CONSOLE, EXTENT, PIXEL_SIZE_UM, ingest, mirrored, run
 from engine.drawing import View, draw_preview
 from engine.evaluation import evaluate_paths
-from engine.review import export_suspects
+from engine.exporting import export_table
 from tiling import Box
 
 if TYPE_CHECKING:
@@ -70,6 +70,6 @@ def main(folder: Path) -> bool:
     shown = draw_preview(flagged, folder / "suspects.png", View(within=PART), suspects=True)
     CONSOLE.print(f"{folder / 'suspects.png'}  {shown}", highlight=False)
     for name in ("suspects.geojson", "suspects.csv"):
-        count = export_suspects(flagged, folder / name)
+        count = export_table(flagged, folder / name, "suspects").rows
         CONSOLE.print(f"{folder / name}  {count} suspects", highlight=False)
     return True

@@ -3,12 +3,11 @@
 from engine.review.overlay import draw_overlay
 from engine.review.preview import write_preview
 from engine.review.scalebar import add_scale_bar
-from engine.review.suspects import export_suspects, read_suspects
+from engine.review.suspects import read_suspects
 
 __all__ = [
     "add_scale_bar",
     "draw_overlay",
-    "export_suspects",
     "read_suspects",
     "write_preview",
 ]

@@ -1,20 +1,17 @@
-"""Suspects as a list: read from the table of a result, drawn on a picture, written for QuPath."""
+"""Suspects as a list: read from the table of a result, drawn on a picture."""
 
 from __future__ import annotations
 
-import csv
 import io
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.errors import InputError, OutputError
-from engine.store import Location, local_path, write_atomic
-from engine.store.failures import write_error
+from engine.errors import InputError
+from engine.store import Location
 from engine.suspects import FALSE_NEGATIVE, FALSE_POSITIVE
 
 if TYPE_CHECKING:
@@ -102,76 +99,3 @@ def draw_outlines(
             away = np.sign(local - centre) * grown
             y, x = polygon_perimeter(*(local + away).T, shape=picture.shape[:2], clip=False)
             picture[y, x] = COLORS[one.kind]
-
-
-def export_suspects(out: str | Path, file: str | Path) -> int:
-    """Write the suspects of a result to a file; return how many there are.
-
-    Parameters
-    ----------
-    out : str or Path
-        The result.
-    file : str or Path
-        A path that ends in ``.geojson``, for QuPath (File > Import objects), or in ``.csv``;
-        replaced in one step.
-
-    Raises
-    ------
-    InputError
-        If the result has no table of suspects.
-    OutputError
-        If the path has another ending or cannot be written.
-    """
-    path = local_path(file, OutputError)
-    writers = {".geojson": _geojson, ".csv": _csv}
-    if path.suffix.lower() not in writers:
-        raise OutputError(
-            where=str(path),
-            expected="a path that ends in .geojson or .csv",
-            found=f"the ending {path.suffix!r}",
-            remedy="Choose one of them: .geojson opens in QuPath, .csv in a spreadsheet.",
-        )
-    table = read_suspects(out)
-    text = writers[path.suffix.lower()](table)
-    try:
-        write_atomic(path, text.encode())
-    except OSError as err:
-        raise write_error(str(path), err) from err
-    return int(table.num_rows)
-
-
-def _csv(table: pa.Table) -> str:
-    """Write rows without outlines."""
-    rows = table.drop_columns(["outline"])
-    with io.StringIO(newline="") as text:
-        writer = csv.DictWriter(text, rows.column_names)
-        writer.writeheader()
-        writer.writerows(rows.to_pylist())
-        return text.getvalue()
-
-
-def _geojson(table: pa.Table) -> str:
-    """Write detections with class, votes and outline, as QuPath reads them."""
-    return json.dumps(
-        {"type": "FeatureCollection", "features": [_feature(row) for row in table.to_pylist()]}
-    )
-
-
-def _feature(row: dict[str, Any]) -> dict[str, Any]:
-    """Describe one suspect; QuPath's pixels begin at their corner, ours lie at their centre."""
-    points = np.array(row["outline"], np.float64).reshape(-1, 2)[:, ::-1] + 0.5
-    ring = np.round(np.concatenate([points, points[:1]]), 2).tolist()
-    plane = {"c": -1, "z": row.get("z", 0), "t": row.get("t", 0)}
-    name = f"object {row['id']}" if row["id"] is not None else f"missing at {row['key']}"
-    color = list(COLORS[row["kind"]])
-    measures = ("votes", "variants_seen", "vote_fraction", "probability", "area")
-    return {
-        "type": "Feature",
-        "geometry": {"type": "Polygon", "coordinates": [ring], "plane": plane},
-        "properties": {
-            "objectType": "detection",
-            "name": name,
-            "classification": {"name": f"suspect {row['kind']}", "color": color},
-            "measurements": {m: float(row[m]) for m in measures},
-        },
-    }
