@@ -16,6 +16,7 @@ from rich.markup import escape
 from engine.api import checked, on_cluster, plan_ingest, run_plan
 from engine.cli import train
 from engine.cli.batch import batch
+from engine.cli.describe import channels_by_default, show_colour_warning, show_source
 from engine.cli.options import (
     Cluster,
     ClusterSet,
@@ -111,6 +112,7 @@ def ingest(
     plan = plan_ingest(
         source, dest, pixel_size, axes, settings.storage, settings.resources, overwrite=overwrite
     )
+    show_source(OUT, plan)
     _execute(plan, cluster, asked)
 
 
@@ -137,6 +139,8 @@ def plan(
     wish = Wish(restart, recompute)
     prepared = _plan(image, out, settings, parse_box(within), wish, check)
     show_plan(OUT, prepared)
+    by_default = channels_by_default(recipe, set_ or (), settings)
+    show_colour_warning(OUT, prepared, by_default=by_default)
     if sample:
         from engine.sampling import measure
 
@@ -165,6 +169,8 @@ def run(
     wish = Wish(restart, recompute)
     prepared = _plan(image, out, settings, parse_box(within), wish, check)
     show_plan(OUT, prepared)
+    by_default = channels_by_default(recipe, set_ or (), settings)
+    show_colour_warning(OUT, prepared, by_default=by_default)
     _execute(prepared, cluster, asked)
 
 
@@ -247,7 +253,8 @@ def _execute(prepared: Plan, cluster: str, asked: ClusterSettings) -> None:
     """Run a plan with progress, and end with the code that says how it went."""
     with TerminalProgress(OUT, lambda: _STATE["asked"] is not None) as progress:
         outcome = run_plan(prepared, cluster, progress, asked)
-    show_outcome(OUT, outcome)
+    foreign = prepared.job.source.foreign
+    show_outcome(OUT, outcome, computed=progress.computed, foreign=foreign)
     if not outcome.complete:
         raise typer.Exit(3)
 

@@ -73,6 +73,11 @@ class TerminalProgress(Bars):
     is_stopping : callable
         Whether the user has asked to stop: Python drops an interrupt that comes while it clears
         away an object, so it is asked for again at each region.
+
+    Attributes
+    ----------
+    computed : int
+        Regions that were done while this listened.
     """
 
     def __init__(self, console: Console, is_stopping: Callable[[], bool] = lambda: False) -> None:
@@ -86,6 +91,7 @@ class TerminalProgress(Bars):
             TextColumn("left"),
             TimeRemainingColumn(),
         )
+        self.computed = 0
         self._is_stopping = is_stopping
         self._tasks: dict[str, TaskID] = {}
         self._begun: dict[str, float] = {}
@@ -109,6 +115,7 @@ class TerminalProgress(Bars):
         """Move a bar on."""
         if self._is_stopping():
             raise KeyboardInterrupt
+        self.computed += regions
         shown = _shown(name)
         self._pixels[shown] += pixels
         speed = speed_since(self._begun[shown], self._pixels[shown])
@@ -116,9 +123,10 @@ class TerminalProgress(Bars):
 
     def region_failed(self, failure: Failure) -> None:
         """Print why a region is given up."""
+        tries = "1 try" if failure.attempts == 1 else f"{failure.attempts} tries"
         self._console.print(
-            f"[red]{failure.pass_name}, {escape(str(failure.region))} failed after "
-            f"{failure.attempts} tries:[/red] {escape(failure.message)}",
+            f"[red]{failure.pass_name}, {escape(str(failure.region))} failed after {tries}:[/red] "
+            f"{escape(failure.message)}",
             highlight=False,
         )
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
+from engine.cli.describe import channel_row, image_rows
+from engine.errors import InputError
 from engine.report import REASONS
 
 if TYPE_CHECKING:
@@ -26,14 +28,12 @@ def show_plan(console: Console, plan: Plan) -> None:
     """Print what a run would do and cost."""
     job = plan.job
     table = Table(show_header=False, box=None, pad_edge=False)
-    height, width = job.frame.extent
-    planes = " x ".join(map(str, job.frame.planes))
     on_device = (
         f", {plan.device_bytes / 2**30:.2f} GiB of it on the device" if plan.device_bytes else ""
     )
     rows = [
         ("image", f"{job.source.path}, level {job.source.level}"),
-        ("pixels", f"{height} x {width} (y, x)" + (f", {planes} planes" if planes else "")),
+        *image_rows(plan),
         ("result", str(job.out)),
         ("regions", f"{plan.regions} of {plan.region} px; {_left(plan.steps[0])}"),
         *(
@@ -48,7 +48,7 @@ def show_plan(console: Console, plan: Plan) -> None:
         ("disk set aside", f"{plan.disk_bytes / 1e9:.3f} GB"),
     ]
     if job.launch is not None:
-        rows += _network_rows(plan, job.launch)
+        rows += [channel_row(plan), *_network_rows(plan, job.launch)]
     if job.bank and (flags := job.stardist.flags):
         early = ", fields left early" if flags.stop == "early" else ""
         rows.append(
@@ -115,13 +115,33 @@ def show_verification(console: Console, found: Verification) -> None:
         console.print("Mark them with --repair, then give the run's command again.")
 
 
-def show_outcome(console: Console, outcome: Outcome) -> None:
-    """Print how a run ended."""
+def show_outcome(
+    console: Console, outcome: Outcome, *, computed: int | None = None, foreign: bool = False
+) -> None:
+    """Print how a run ended.
+
+    Parameters
+    ----------
+    console : Console
+        Where to print.
+    outcome : Outcome
+        What became of the run.
+    computed : int or None
+        Regions that this call did; None where nobody counted.
+    foreign : bool
+        Whether the run was an ingest, which a mended source is another for.
+    """
     report = outcome.report
     if report:
         console.print(
             f"[bold]{'done' if outcome.complete else 'incomplete'}[/bold] {escape(report['out'])}"
         )
+        if outcome.complete and computed == 0:
+            console.print(
+                "  all of it stood already: nothing was computed now. Of the run that ended "
+                f"{report['finished']}:",
+                highlight=False,
+            )
         for name, value in summary_rows(report):
             console.print(f"  {name:<26}{value}", highlight=False)
     if outcome.failures:
@@ -129,7 +149,20 @@ def show_outcome(console: Console, outcome: Outcome) -> None:
         for failure in outcome.failures[:20]:
             text = f"  {failure.pass_name}, {failure.region}: {failure.message}"
             console.print(text, markup=False)
-        console.print("Give the same command again to try just these.")
+        console.print(_what_next(outcome, foreign=foreign))
+
+
+def _what_next(outcome: Outcome, *, foreign: bool) -> str:
+    """Say what to do about regions that are missing."""
+    # The class of the error, as tasks put it first; what a damaged input needs, its message says.
+    of_input = [f.message.startswith(f"{InputError.__name__}: ") for f in outcome.failures]
+    if not any(of_input):
+        return "Give the same command again to try just these."
+    which = "These come" if all(of_input) else "Those that begin with InputError come"
+    mend = f"{which} from the input: mend it first, as the messages say. "
+    if foreign:
+        return f"{mend}A mended source is another one: ingest it with --overwrite."
+    return f"{mend}Then give the same command again to compute just these."
 
 
 def summary_rows(report: dict[str, Any]) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ pixels, and boxes of its planes on request, in memory that does not grow with th
 
 from engine.store.sources.address import split_axes, with_axes
 from engine.store.sources.base import FileStamp, Source, SourceInfo
-from engine.store.sources.opening import FRAME_SUFFIXES, open_source
+from engine.store.sources.opening import FRAME_SUFFIXES, open_source, source_facts
 
 __all__ = [
     "FRAME_SUFFIXES",
@@ -14,6 +14,7 @@ __all__ = [
     "Source",
     "SourceInfo",
     "open_source",
+    "source_facts",
     "split_axes",
     "with_axes",
 ]

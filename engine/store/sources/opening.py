@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from engine.store.sources.tiff import TiffSource, first_compression
 from engine.store.sources.tiff_chain import is_tiff
 
 if TYPE_CHECKING:
-    from engine.store.sources.base import Source
+    from engine.store.sources.base import Source, SourceInfo
 
 # Two frames of 4000 x 3000 RGB.
 FRAME_CACHE_BYTES = 72 << 20
@@ -36,6 +37,38 @@ _REMEDY = (
     "Give a TIFF, OME-TIFF, slide, PNG, JPEG or BMP file, a folder of equal frames, or a pattern "
     "such as 'folder/*.tif'."
 )
+
+
+# Facts of the sources that a plan looked at last, by address.
+_FACTS: OrderedDict[str, SourceInfo] = OrderedDict()
+_MOST_FACTS = 16
+
+
+def source_facts(path: str) -> SourceInfo:
+    """Facts of a source, as it was when this process verified it last.
+
+    A file of a bucket is not brought again to say what a plan has just seen of it.
+
+    Parameters
+    ----------
+    path : str
+        As of `open_source`.
+
+    Returns
+    -------
+    SourceInfo
+        Of a source that was never opened here: as it is now.
+
+    Raises
+    ------
+    InputError
+        As of `open_source`, where it must be opened.
+    """
+    known = _FACTS.get(path)
+    if known is not None:
+        return known
+    with open_source(path) as source:
+        return source.info
 
 
 def open_source(path: str, *, verify: bool = True) -> Source:
@@ -63,7 +96,17 @@ def open_source(path: str, *, verify: bool = True) -> Source:
     InputError
         If there is nothing, or nothing that can be taken.
     """
-    path, axes = split_axes(path)
+    source = _open(path, verify=verify)
+    if verify:
+        _FACTS[path] = source.info
+        _FACTS.move_to_end(path)
+        while len(_FACTS) > _MOST_FACTS:
+            _FACTS.popitem(last=False)
+    return source
+
+
+def _open(address: str, *, verify: bool) -> Source:
+    path, axes = split_axes(address)
     opener = _Opener(DecodeCache(FRAME_CACHE_BYTES), axes)
     remote = Location.parse(path)
     if not remote.is_local:
