@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from rich.markup import escape
 from rich.progress import (
@@ -16,6 +16,8 @@ from rich.progress import (
 from engine.cli.progress import Bars
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from rich.console import Console
     from rich.progress import TaskID
 
@@ -45,8 +47,21 @@ class ExportProgress(Bars):
         self._name = name
         self._task: TaskID | None = None
 
+    def __enter__(self) -> Self:
+        return self  # a refusal prints nothing but its message
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._task is not None:
+            super().__exit__(kind, error, trace)
+
     def tell(self, done: int, parts: int) -> None:
         """Move the bar on."""
         if self._task is None:
+            self._bars.start()
             self._task = self._bars.add_task(escape(self._name), total=parts)
         self._bars.update(self._task, completed=done)

@@ -133,15 +133,17 @@ def export(
     table: Annotated[
         str | None,
         typer.Option(
-            help="Name of a label image with a table, suspects (what a recipe that flags says to "
-            "look at) or repairs; where left out, the only table of objects."
+            help="Name of a label image with a table; or suspects, or repairs. Where left out, the "
+            "only table of objects."
         ),
     ] = None,
 ) -> None:
     """Write all objects, a row or an outline each; or, with --table, suspects or repairs.
 
-    The .csv has the columns of the table. Outlines in the .geojson follow the edges of pixels, in
-    pixels of level 0 of the image, on their planes; measurements are those of the table.
+    The .csv has the columns of the table. The .geojson has outlines along the
+    edges of pixels, in pixels of level 0 of the image, each on its plane, with
+    the table's columns as measurements. On a result with flags, suspects alone
+    are written with --table suspects.
     """
     from engine.exporting import export_table
 

@@ -194,10 +194,17 @@ def open_tables(place: Location) -> Tables:
     Raises
     ------
     InputError
-        If there is no result, or another one is being put in its place.
+        If there is no result, it is on a web server, or another one is being put in its place.
     OutputError
         If its documents are damaged.
     """
+    if not place.can_list:
+        raise InputError(
+            where=f"'{place}'",
+            expected="a result on a disk or in a bucket, whose records can be listed",
+            found="a web server",
+            remedy="Copy or mount the result and give its path.",
+        )
     try:
         ledger = Ledger(place)
         exists = ledger.exists

@@ -21,7 +21,7 @@ from skimage.draw import polygon
 from engine.errors import InputError, OutputError
 from engine.exporting import export_table
 from engine.exporting.shapes import Shapes
-from engine.ledger import State
+from engine.ledger import Ledger, State
 from engine.networks.model_folder import open_model
 from engine.store import (
     ArraySpec,
@@ -268,6 +268,17 @@ def test_a_table_that_is_not_complete_is_refused(copied: Path, tmp_path: Path) -
     assert [path.name for path in tmp_path.glob("*.csv")] == ["b.csv"]
 
 
+def test_a_result_that_is_being_replaced_is_refused(copied: Path, tmp_path: Path) -> None:
+    ledger = Ledger(Location.parse(copied))
+    # One that is made beside it disturbs nothing until it is put in its place.
+    for publishing in (False, True):
+        ledger.write_next({**ledger.read_run(), "publishing": publishing})
+        if not publishing:
+            assert export_table(copied, tmp_path / "a.csv", "nuclei").rows > 0
+    with pytest.raises(InputError, match="put in the place of another"):
+        export_table(copied, tmp_path / "a.csv", "nuclei")
+
+
 def test_damage_is_refused_and_nothing_is_left(copied: Path, tmp_path: Path) -> None:
     target = tmp_path / "a.geojson"
     target.write_text("as it was")
@@ -331,11 +342,14 @@ def test_what_the_command_refuses(
     tilewright: Command, result: Path, coarse: Path, tmp_path: Path
 ) -> None:
     names = "nuclei, parts, repairs, suspects"
-    tilewright("export", result, "a.csv").refuses("one table of objects", names, "--table")
+    answer = tilewright("export", result, "a.csv")
+    answer.refuses("one table of objects", names, "--table")
+    assert answer.out == ""
     tilewright("export", result, "a.csv", "--table", "classes").refuses("'classes'", names)
     tilewright("export", coarse, "a.csv", "--table", "suspects").refuses("found nuclei")
     tilewright("export", "image.zarr", "a.csv").refuses("a result of `tilewright run`", "none")
     tilewright("export", "absent.zarr", "a.csv").refuses("nothing there", "Check the path")
+    tilewright("export", "http://host/a.zarr", "a.csv").refuses("a web server", "Copy or mount")
     tilewright("export", result, "a.xlsx").refuses("'.xlsx'", ".csv or .geojson")
     tilewright("export", result, "no/a.csv").refuses("no folder", "Make the folder")
     tilewright("export", result, "s3://bucket/a.csv").refuses("a URL (s3)")
