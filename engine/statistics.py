@@ -133,13 +133,24 @@ def freeze(job: Job, regions: Iterable[Region]) -> Levels:
         by_plane = job.network.normalise.over == "plane"
         levels = Levels(low, high) if by_plane else Levels(low[0], high[0])
     if (levels.high <= levels.low).all():
-        raise InputError(
-            where=f"'{job.source.path}', channels {job.source.channels}",
-            expected="an image with some contrast",
-            found=f"the value {float(levels.low.flat[0]):g} everywhere, or one value per plane",
-            remedy="Choose another channel or level; a constant image has nothing to segment.",
-        )
+        raise _no_contrast(job, levels.low)
     return levels
+
+
+def _no_contrast(job: Job, values: np.ndarray) -> InputError:
+    """Say of which channels every pixel, or every pixel of a part, has one of these values."""
+    channels = " and ".join(map(str, job.source.channels))
+    least, most = float(values.min()), float(values.max())
+    parts = {"image": "channel", "plane": "plane and channel", "local": "cell of normalise.cell"}
+    part = parts[job.network.normalise.over]
+    return InputError(
+        where=f"'{job.source.path}', channel{'s' * (len(job.source.channels) > 1)} {channels}",
+        expected="an image with some contrast",
+        found=f"the value {least:g} everywhere"
+        if least == most
+        else f"one value in each {part}, from {least:g} to {most:g}",
+        remedy="Choose another channel or level; a constant image has nothing to segment.",
+    )
 
 
 def check_frozen(job: Job, levels: Levels) -> None:

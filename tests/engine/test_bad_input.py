@@ -480,7 +480,17 @@ def test_a_constant_image_is_refused(
 ) -> None:
     save_image(tmp_path / "flat.ome.zarr", np.ones((300, 280), dtype))
     answer = tilewright("run", "flat.ome.zarr", "OUT.ome.zarr", "--cluster", cluster_address)
-    answer.refuses("some contrast", "the value 1")
+    answer.refuses("flat.ome.zarr', channel 0: ", "some contrast", "found the value 1 everywhere.")
+
+
+def test_planes_of_one_value_each_are_refused_as_such(
+    tilewright: Command, tmp_path: Path, cluster_address: str
+) -> None:
+    planes = np.arange(4, dtype=np.uint8).repeat(60 * 70).reshape(4, 60, 70)
+    save_image(tmp_path / "flat.ome.zarr", planes, "zyx")
+    words = ("run", "flat.ome.zarr", "OUT.ome.zarr", "--cluster", cluster_address)
+    answer = tilewright(*words, "--set", "normalise.over=plane")
+    answer.refuses("channel 0: ", "found one value in each plane and channel, from 0 to 3.")
 
 
 @pytest.mark.parametrize("shape", [(100, 130), (40, 40), (2, 300)])
