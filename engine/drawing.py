@@ -102,7 +102,12 @@ class _Part:
 
 
 def draw_preview(
-    out: str | Path, png: Path, view: View, *, labels: str | None = None, suspects: bool = False
+    out: str | Path,
+    png: str | Path,
+    view: View,
+    *,
+    labels: str | None = None,
+    suspects: bool = False,
 ) -> str:
     """Draw the labels of a result over its image.
 
@@ -110,7 +115,7 @@ def draw_preview(
     ----------
     out : str or Path
         A result with a label image.
-    png : Path
+    png : str or Path
         Picture to write.
     view : View
         Which part.
@@ -142,14 +147,14 @@ def draw_preview(
     return f"{said}, {wrong} suspect (red), {len(flagged) - wrong} that may be missing (yellow)"
 
 
-def draw_panels(out: str | Path, png: Path, view: View) -> str:
+def draw_panels(out: str | Path, png: str | Path, view: View) -> str:
     """Draw the image, and every label image and map of a result, side by side.
 
     Parameters
     ----------
     out : str or Path
         A result with a label image.
-    png : Path
+    png : str or Path
         Picture to write.
     view : View
         Which part.

@@ -93,7 +93,7 @@ def evaluate(
 
 def preview(
     out: Annotated[str, typer.Argument(help="OUT.ome.zarr")],
-    png: Annotated[Path, typer.Argument(help="Picture to write.")],
+    png: Annotated[str, typer.Argument(help="Picture to write.")],
     level: Annotated[int | None, typer.Option(help="Resolution level of the labels.")] = None,
     within: Within = None,
     labels: Annotated[

@@ -615,6 +615,7 @@ def test_preview_of_what_is_not_in_the_result(
     tilewright(*preview, "a.png", "--level", "-1").refuses("level", "0 to 2", "-1")
     tilewright(*preview, "a.png", "--within", "0:10,0:999").refuses("--within", "0:300,0:280")
     tilewright(*preview, "a.jpg").refuses("a.jpg", "PNG")
+    tilewright(*preview, "s3://bucket/a.png").refuses("s3://bucket/a.png", "a URL")
     tilewright(*preview, "a.png", "--plane", "3").refuses(
         "--plane: expected no index, for the image has one plane, found 3. Leave --plane out."
     )
