@@ -116,7 +116,9 @@ def _source_rows(plan: Plan, info: SourceInfo) -> list[tuple[str, str]]:
     if info.plane_axes or info.named_by == "--axes":
         stored = "".join(info.stored or info.axes)
         guess = "a guess, for the file names none: --axes gives others"
-        rows.append(("axes", f"{stored}, {f'as {info.named_by} says' if info.named_by else guess}"))
+        rows.append(
+            ("axes", f"{stored}, {f'named by {info.named_by}' if info.named_by else guess}")
+        )
     missing = "none found: --pixel-size UM gives it"
     return [*rows, ("pixel size", _size((height, width) if known else None, missing))]
 

@@ -12,7 +12,7 @@ from object_store import serve_folder, web_server
 
 from engine.errors import InputError, ResourceError
 from engine.store import Location
-from engine.store.sources import open_source, scratch
+from engine.store.sources import open_source, scratch, source_facts, with_axes
 from engine.store.sources.scratch import scratch_root, sweep
 from tiling.box import Box
 
@@ -132,3 +132,18 @@ def test_errors_name_the_url(store: tuple[str, Path], monkeypatch: pytest.Monkey
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10}))
     with pytest.raises(ResourceError, match="set TMPDIR"):
         open_source(f"{address}/a%20b.tif")
+
+
+def test_axes_and_facts_of_a_file_that_is_brought(store: tuple[str, Path]) -> None:
+    address, folder = store
+    pixels = np.arange(40 * 50 * 2, dtype=np.uint16).reshape(40, 50, 2)
+    tifffile.imwrite(folder / "last.tif", pixels)
+    with pytest.raises(InputError, match=f"^{address}/last.tif: .*40 planes of 50 x 2 pixels"):
+        open_source(f"{address}/last.tif")
+    named = with_axes(f"{address}/last.tif", "yxc")
+    with open_source(named) as source:
+        assert np.array_equal(source.read({}, PART), pixels[PART.slices()].transpose(2, 0, 1))
+    # Facts are kept: the file is not brought again.
+    (folder / "last.tif").unlink()
+    assert source_facts(named).shape == (2, 40, 50)
+    assert files() == []

@@ -57,7 +57,7 @@ def test_an_ingest_says_how_it_understands_the_source(
     assert told["source"] == str(tmp_path / "a.ome.tif")
     assert told["format"] == "OME-TIFF"
     assert told["pixels"] == "60 x 70 (y, x), 2 channels (DAPI, GFP), 3 planes (z), uint16"
-    assert told["axes"] == "zcyx, as its OME-XML says"
+    assert told["axes"] == "zcyx, named by its OME-XML"
     assert told["pixel size"] == "0.6 x 0.3 um (y, x)"
     assert answer.out.index("OME-TIFF") < answer.out.index("done ")
     told = lines(tilewright("plan", "a.ome.zarr", "OUT.ome.zarr").out)
@@ -81,7 +81,7 @@ def test_an_ingest_says_what_it_did_not_find(
     told = lines(tilewright("ingest", "a.tif", "b.ome.zarr", *named, *words).out)
     assert told["source"] == str(tmp_path / "a.tif")
     assert told["pixels"] == "60 x 70 (y, x), 2 channels (channel 0, channel 1), uint8"
-    assert told["axes"] == "cyx, as --axes says"
+    assert told["axes"] == "cyx, named by --axes"
     assert told["pixel size"] == "0.25 x 0.25 um (y, x)"
 
 
