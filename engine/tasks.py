@@ -21,7 +21,7 @@ from engine.pyramid import reduce_region
 from engine.repairs import repair_region
 from engine.seams import compare_region
 from engine.statistics import statistics_region
-from engine.store import is_fatal
+from engine.store import is_damage, is_fatal
 from engine.work import Done, copy_region, process_region
 
 if TYPE_CHECKING:
@@ -73,11 +73,14 @@ class Trouble:
         The error, as the user reads it.
     fatal : bool
         Whether every other region will fail in the same way: a full disk, a lost permission.
+    lasting : bool
+        Whether another try will most likely read the same damaged input.
     """
 
     region: Region
     message: str
     fatal: bool
+    lasting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,4 +245,4 @@ def compute(job: Job, step: Pass, region: Region) -> Done:
 
 
 def _trouble(region: Region, err: BaseException) -> Trouble:
-    return Trouble(region, f"{type(err).__name__}: {err}", is_fatal(err))
+    return Trouble(region, f"{type(err).__name__}: {err}", is_fatal(err), is_damage(err))

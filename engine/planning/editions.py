@@ -230,11 +230,14 @@ def _refusal(
     job: Job, parts: Mapping[str, str], standing: Mapping[str, Any], reached: tuple[str, ...]
 ) -> OutputError:
     """Name every difference, and what it reaches."""
+    anew = (
+        "ingest --overwrite" if job.source.foreign
+        else "--recompute changed for what the change reaches, --restart for everything"
+    )  # fmt: skip
     return OutputError(
         where=f"OUT '{job.out}'",
         expected="the settings, model and input that it was started with",
         found=named_changes(standing["parts"], parts),
         remedy=f"This reaches {', '.join(reached) or 'no pass'}. Choose another OUT, go back to "
-        "the settings of this one, or make anew beside it, until complete: --recompute changed "
-        "for what the change reaches, --restart for everything.",
+        f"the settings of this one, or make anew beside it, until complete: {anew}.",
     )

@@ -41,6 +41,9 @@ PER_THREAD = 2
 PAUSE_S = 0.5
 LONGEST_PAUSE_S = 15.0
 
+#: Tries again of a region whose input is damaged: one, for the memory or cache of a worker may be.
+DAMAGED_AGAIN = 1
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -172,7 +175,7 @@ class _Settling:
             if trouble.fatal:
                 raise _stop(self.window.job, trouble)
             alone = replace(tried, unit=Unit(tried.unit.step, (trouble.region,)))
-            yield from self._again(alone, trouble.message, worker)
+            yield from self._again(alone, trouble, worker)
         if receipt.deaths and not receipt.regions and not receipt.troubles:
             yield from self._after_death(tried, receipt.deaths)
 
@@ -189,11 +192,12 @@ class _Settling:
         )
         yield Given(tried.unit, message, deaths)
 
-    def _again(self, tried: _Try, message: str, worker: str) -> Iterator[Given]:
+    def _again(self, tried: _Try, trouble: Trouble, worker: str) -> Iterator[Given]:
         """Try a region again after a pause, on another worker; or give it up."""
-        region = tried.unit.regions[0]
-        _LOG.warning("%s, %s, try %d: %s", tried.unit.step.name, region, tried.attempt, message)
-        if tried.attempt > self.window.retries:
+        name, message = tried.unit.step.name, trouble.message
+        _LOG.warning("%s, %s, try %d: %s", name, trouble.region, tried.attempt, message)
+        retries = self.window.retries
+        if tried.attempt > (min(retries, DAMAGED_AGAIN) if trouble.lasting else retries):
             yield Given(tried.unit, message, tried.attempt)
             return
         pause = min(LONGEST_PAUSE_S, PAUSE_S * 2 ** (tried.attempt - 1))

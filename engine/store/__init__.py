@@ -12,7 +12,7 @@ from engine.store.create import (
     pyramid_levels,
     pyramid_shapes,
 )
-from engine.store.failures import is_fatal
+from engine.store.failures import is_damage, is_fatal
 from engine.store.files import free_bytes, local_path, read_json, write_atomic, write_json
 from engine.store.groups import (
     MEAN,
@@ -68,6 +68,7 @@ __all__ = [
     "free_bytes",
     "image_groups",
     "inspect_image",
+    "is_damage",
     "is_fatal",
     "local_path",
     "make_axes",

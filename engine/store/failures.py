@@ -67,6 +67,34 @@ def is_fatal(err: BaseException) -> bool:
     return fatal
 
 
+def is_damage(err: BaseException) -> bool:
+    """Whether bytes of an input came and could not be understood: more tries read the same bytes.
+
+    Parameters
+    ----------
+    err : BaseException
+        What was raised; ask in the process that raised it.
+
+    Returns
+    -------
+    bool
+        False where the system, a store or a network had a part in it, which may pass.
+
+    Examples
+    --------
+    >>> is_damage(OSError(5, "Input/output error"))
+    False
+    """
+    cause: BaseException | None = err
+    damaged = False
+    while cause is not None:
+        damaged = damaged or isinstance(cause, InputError)
+        if isinstance(cause, OSError) or error_number(cause) is not None:
+            return False
+        cause = cause.__cause__
+    return damaged
+
+
 def error_number(err: BaseException) -> int | None:
     """Find the number of an error of the operating system, also in what Rust codecs pass on."""
     if isinstance(err, OSError):

@@ -167,7 +167,7 @@ def test_axes_on_the_command_line_are_those_of_the_image(
     reader = ImageReader(tmp_path / "a.ome.zarr")
     assert reader.info.channel_names == ("channel 0", "channel 1")
     assert np.array_equal(reader.read((), (0, 1), Box((0, 0), (40, 50))), PAIR.transpose(2, 0, 1))
-    tilewright(*words, "--axes", "xyc").refuses("source.axes: yxc -> xyc")
+    tilewright(*words, "--axes", "xyc").refuses("source.axes: yxc -> xyc", "ingest --overwrite")
     tilewright(*words, "--axes", "zyx").refuses("source.axes: yxc -> zyx")
 
 

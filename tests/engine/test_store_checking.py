@@ -24,6 +24,7 @@ from engine.store import (
     checksum,
     create_array,
     disk,
+    is_damage,
     is_fatal,
     make_axes,
     open_array,
@@ -294,3 +295,18 @@ FACTS = {"where": "a", "expected": "b", "found": "c", "remedy": "d"}
 )
 def test_what_every_region_would_meet_is_fatal(err: Exception, fatal: bool) -> None:
     assert is_fatal(err) == fatal
+
+
+@pytest.mark.parametrize(
+    ("err", "damage"),
+    [
+        (InputError(**FACTS), True),
+        (chained(InputError(**FACTS), RuntimeError("bad block")), True),
+        (chained(InputError(**FACTS), OSError(errno.EIO, "Input/output error")), False),
+        (chained(InputError(**FACTS), RuntimeError("no answer (os error 110)")), False),
+        (ValueError("a defect"), False),
+        (OutputError(**FACTS), False),
+    ],
+)
+def test_damage_of_an_input_is_told_from_what_may_pass(err: Exception, damage: bool) -> None:
+    assert is_damage(err) == damage

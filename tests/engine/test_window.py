@@ -114,8 +114,8 @@ def done(unit: Unit, worker: str = "a") -> Fate:
     return worker, Receipt(regions=len(unit.regions))
 
 
-def trouble(unit: Unit, worker: str, *, fatal: bool = False) -> Fate:
-    return worker, Receipt(troubles=(Trouble(unit.regions[0], "it burns", fatal),))
+def trouble(unit: Unit, worker: str, *, fatal: bool = False, lasting: bool = False) -> Fate:
+    return worker, Receipt(troubles=(Trouble(unit.regions[0], "it burns", fatal, lasting),))
 
 
 def run(cluster: Cluster, job: Job, units: Iterator[Unit] | list[Unit], retries: int = 3) -> Any:
@@ -184,6 +184,16 @@ def test_a_single_worker_tries_again_itself(job: Job) -> None:
     cluster = Cluster({"a": 1}, lambda unit, n: trouble(unit, "a") if n == 1 else done(unit))
     assert run(cluster, job, units_of(job)[:1]) == []
     assert [where for _, _, where, _ in cluster.sent] == [None, None]
+
+
+@pytest.mark.parametrize(("retries", "attempts"), [(3, 2), (1, 2), (0, 1)])
+def test_a_damaged_input_is_tried_once_more_elsewhere(
+    job: Job, retries: int, attempts: int
+) -> None:
+    cluster = Cluster({"a": 1, "b": 1}, lambda unit, n: trouble(unit, "ab"[n - 1], lasting=True))
+    (given,) = run(cluster, job, units_of(job)[:1], retries)
+    assert given.attempts == attempts
+    assert [where for _, _, where, _ in cluster.sent] == [None, ["b"]][:attempts]
 
 
 def test_only_the_region_in_trouble_of_a_bundle_is_tried_again(job: Job) -> None:
