@@ -37,10 +37,17 @@ _COLOUR_WARNING = (
 )
 
 
+def facts_table() -> Table:
+    """Make a table of names and values; long paths go on in the next line and stay whole."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
+
+
 def show_source(console: Console, plan: Plan) -> None:
     """Print how the source of an ingest is understood, before it is copied."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    job = plan.job
+    table, job = facts_table(), plan.job
     path, _ = split_axes(job.source.path)
     for name, value in (("source", path), *image_rows(plan), ("image", str(job.out))):
         table.add_row(f"[bold]{name}[/bold]", escape(value))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from engine.cli.describe import channel_row, image_rows
+from engine.cli.describe import channel_row, facts_table, image_rows
 from engine.errors import InputError
 from engine.report import REASONS
 
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
 def show_plan(console: Console, plan: Plan) -> None:
     """Print what a run would do and cost."""
-    job = plan.job
-    table = Table(show_header=False, box=None, pad_edge=False)
+    table, job = facts_table(), plan.job
     on_device = (
         f", {plan.device_bytes / 2**30:.2f} GiB of it on the device" if plan.device_bytes else ""
     )

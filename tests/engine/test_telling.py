@@ -21,6 +21,8 @@ SHAPE = (3, 60, 70)
 def tilewright(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Command]:
+    # Each fact in one line, however long the path of the test's folder is.
+    monkeypatch.setenv("COLUMNS", "300")
     yield commands_in(tmp_path, monkeypatch, capsys)
     # Tasks run in this process: what they opened is closed when nothing holds it.
     pixels.open_foreign.cache_clear()
@@ -83,6 +85,17 @@ def test_an_ingest_says_what_it_did_not_find(
     assert told["pixels"] == "60 x 70 (y, x), 2 channels (channel 0, channel 1), uint8"
     assert told["axes"] == "cyx, named by --axes"
     assert told["pixel size"] == "0.25 x 0.25 um (y, x)"
+
+
+def test_a_long_path_is_not_cut_off(
+    tilewright: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    place = tmp_path / ("long" * 20)
+    place.mkdir()
+    colour_image(place / "rgb.ome.zarr", RGB, PURE)
+    answer = tilewright("plan", str(place / "rgb.ome.zarr"), "OUT.ome.zarr")
+    assert str(place / "rgb.ome.zarr") in "".join(answer.out.split())
 
 
 RGB = ("red", "green", "blue")
