@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from engine.store import inspect_image
 from engine.store.sources import source_facts, split_axes
 
 if TYPE_CHECKING:
@@ -49,19 +48,16 @@ def show_source(console: Console, plan: Plan) -> None:
     """Print how the source of an ingest is understood, before it is copied."""
     table, job = facts_table(), plan.job
     path, _ = split_axes(job.source.path)
-    for name, value in (("source", path), *image_rows(plan), ("image", str(job.out))):
+    facts = _source_rows(plan, source_facts(job.source.path))
+    for name, value in (("source", path), *facts, ("image", str(job.out))):
         table.add_row(f"[bold]{name}[/bold]", escape(value))
     console.print(table, highlight=False)
 
 
-def image_rows(plan: Plan) -> list[tuple[str, str]]:
+def image_rows(plan: Plan, info: ImageInfo) -> list[tuple[str, str]]:
     """Lines that say what is read: format, axes, channels, dtype, size of a pixel."""
-    source = plan.job.source
-    if source.foreign:
-        return _source_rows(plan, source_facts(source.path))
-    info = inspect_image(source.path)
     axes = tuple(axis.name for axis in info.axes)
-    level = info.levels[source.level]
+    level = info.levels[plan.job.source.level]
     size = info.pixel_size_um
     if size is not None:
         first = info.levels[0].scale
@@ -73,21 +69,17 @@ def image_rows(plan: Plan) -> list[tuple[str, str]]:
     ]
 
 
-def show_colour_warning(console: Console, plan: Plan, *, by_default: bool) -> None:
-    """Warn where one channel of a colour image is taken and the user did not name it."""
+def show_colour_warning(console: Console, plan: Plan, info: ImageInfo) -> None:
+    """Warn where a model for one channel is given one of a colour image."""
     channels = plan.job.source.channels
-    if plan.job.model is None or len(channels) != 1 or not by_default:
-        return
-    info = inspect_image(plan.job.source.path)
-    if is_colour(info):
+    if plan.job.model is not None and len(channels) == 1 and is_colour(info):
         channel = f"{channels[0]} ({info.channel_names[channels[0]]})"
         text = escape(_COLOUR_WARNING.format(channel=channel))
         console.print(f"[yellow]warning[/yellow] {text}", highlight=False)
 
 
-def channel_row(plan: Plan) -> tuple[str, str]:
+def channel_row(plan: Plan, info: ImageInfo) -> tuple[str, str]:
     """Line that says which channels a network is given, of how many."""
-    info = inspect_image(plan.job.source.path)
     names = [f"{k} ({info.channel_names[k]})" for k in plan.job.source.channels]
     return ("channels", f"{', '.join(names)} of {info.n_channels}")
 

@@ -16,7 +16,7 @@ from rich.markup import escape
 from engine.api import checked, on_cluster, plan_ingest, run_plan
 from engine.cli import train
 from engine.cli.batch import batch
-from engine.cli.describe import channels_by_default, show_colour_warning, show_source
+from engine.cli.describe import channels_by_default, show_source
 from engine.cli.options import (
     Cluster,
     ClusterSet,
@@ -138,9 +138,8 @@ def plan(
     settings, _ = on_cluster(settings, cluster, cluster_set or ())
     wish = Wish(restart, recompute)
     prepared = _plan(image, out, settings, parse_box(within), wish, check)
-    show_plan(OUT, prepared)
     by_default = channels_by_default(recipe, set_ or (), settings)
-    show_colour_warning(OUT, prepared, by_default=by_default)
+    show_plan(OUT, prepared, channels_by_default=by_default)
     if sample:
         from engine.sampling import measure
 
@@ -168,9 +167,8 @@ def run(
     settings, asked = on_cluster(settings, cluster, cluster_set or ())
     wish = Wish(restart, recompute)
     prepared = _plan(image, out, settings, parse_box(within), wish, check)
-    show_plan(OUT, prepared)
     by_default = channels_by_default(recipe, set_ or (), settings)
-    show_colour_warning(OUT, prepared, by_default=by_default)
+    show_plan(OUT, prepared, channels_by_default=by_default)
     _execute(prepared, cluster, asked)
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from engine.cli.describe import channel_row, facts_table, image_rows
+from engine.cli.describe import channel_row, facts_table, image_rows, show_colour_warning
 from engine.errors import InputError
 from engine.report import REASONS
+from engine.store import inspect_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,15 +25,16 @@ if TYPE_CHECKING:
     from engine.verifying import Verification
 
 
-def show_plan(console: Console, plan: Plan) -> None:
-    """Print what a run would do and cost."""
+def show_plan(console: Console, plan: Plan, *, channels_by_default: bool = False) -> None:
+    """Print what a run would do and cost; warn of a channel of a colour image that nobody named."""
     table, job = facts_table(), plan.job
+    info = inspect_image(job.source.path)
     on_device = (
         f", {plan.device_bytes / 2**30:.2f} GiB of it on the device" if plan.device_bytes else ""
     )
     rows = [
         ("image", f"{job.source.path}, level {job.source.level}"),
-        *image_rows(plan),
+        *image_rows(plan, info),
         ("result", str(job.out)),
         ("regions", f"{plan.regions} of {plan.region} px; {_left(plan.steps[0])}"),
         *(
@@ -47,7 +49,7 @@ def show_plan(console: Console, plan: Plan) -> None:
         ("disk set aside", f"{plan.disk_bytes / 1e9:.3f} GB"),
     ]
     if job.launch is not None:
-        rows += [channel_row(plan), *_network_rows(plan, job.launch)]
+        rows += [channel_row(plan, info), *_network_rows(plan, job.launch)]
     if job.bank and (flags := job.stardist.flags):
         early = ", fields left early" if flags.stop == "early" else ""
         rows.append(
@@ -56,6 +58,8 @@ def show_plan(console: Console, plan: Plan) -> None:
     for name, value in rows:
         table.add_row(f"[bold]{name}[/bold]", escape(value))
     console.print(table, highlight=False)
+    if channels_by_default:
+        show_colour_warning(console, plan, info)
 
 
 def _network_rows(plan: Plan, launch: Launch) -> list[tuple[str, str]]:
